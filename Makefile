@@ -1,0 +1,42 @@
+# Everything a newcomer needs: `make demo` and `make test`. Both make the environment first.
+PYTHON ?= python3
+VENV   := $(abspath $(or $(SW_MM_VENV),.venv))
+STACK  ?= openmmlab
+BIN    := $(VENV)/bin
+
+# `mim` starts a plain `python`, so the environment's must come first on PATH. OpenMP threads that spin while
+# they wait make two processes on two cores ten times slower.
+RUN    := PATH="$(BIN):$$PATH" OMP_WAIT_POLICY=PASSIVE
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-clean test test-all smoke lint format lock clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup:  ## make the virtual environment (.venv, or SW_MM_VENV) from the lock file
+	@$(PYTHON) requirements/make_env.py --venv $(VENV) --stack $(STACK)
+
+test: setup  ## the test suite
+	$(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' --ignore tests/packaging
+
+test-all: setup  ## the test suite with its exhaustive sweeps and the packaging tests
+	$(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile
+
+smoke: setup  ## build wheel and sdist, install them, and drive mim from the installed package
+	$(RUN) $(BIN)/python -m pytest tests/packaging
+
+lint: setup  ## ruff, check and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:  ## resolve requirements/$(STACK).in anew (needs uv)
+	requirements/lock.sh $(STACK)
+
+clean:  ## remove what builds and tests leave (not .venv, data or work_dirs)
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
