@@ -1,0 +1,7 @@
+_base_ = 'mmseg::_base_/datasets/ade20k.py'
+
+# mmsegmentation's data set, which also says what is missing and where to get it.
+dataset_type = 'sw_mm.ADE20KDataset'
+train_dataloader = dict(dataset=dict(type=dataset_type))
+val_dataloader = dict(dataset=dict(type=dataset_type))
+test_dataloader = val_dataloader

@@ -1,0 +1,7 @@
+_base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py'
+
+# mmpretrain's data set, which also says what is missing and where to get it.
+dataset_type = 'sw_mm.ImageNet'
+train_dataloader = dict(dataset=dict(type=dataset_type))
+val_dataloader = dict(dataset=dict(type=dataset_type))
+test_dataloader = val_dataloader
