@@ -1,0 +1,8 @@
+"""SW-S on ImageNet-1K, 300 epochs. Official result: 83.9 top-1.
+
+The authors publish the result, not the recipe: this is the one of SW-T.
+"""
+
+_base_ = '../sw_imagenet.py'
+
+model = dict(backbone=dict(arch='small'), head=dict(in_channels=768))
