@@ -17,7 +17,7 @@ optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     constructor='sw_mm.LayerDecayOptimWrapperConstructor',
     # As published: stage 3 of SW-T ends at layer 8 and stage 4 is layer 12, so its rate jumps from 0.8^5 to 0.8.
-    paramwise_cfg=dict(decay_rate=0.8, decay_type='layer_wise', num_layers=12),
+    paramwise_cfg=dict(decay_rate=0.8, num_layers=12),
 )
 
 train_cfg = dict(max_epochs=36)

@@ -23,7 +23,7 @@ model = dict(
 # A decay rate of 1 gives every layer the same rate; what remains is no weight decay on biases and norms.
 optim_wrapper = dict(
     constructor='sw_mm.LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(decay_rate=1.0, decay_type='layer_wise', num_layers=9),
+    paramwise_cfg=dict(decay_rate=1.0, num_layers=9),
 )
 
 # 8 GPUs x 2 images. The official code trains with the filter masks of its sparse pre-training, this trains densely.
