@@ -1,0 +1,26 @@
+"""mmsegmentation's data sets with checked data roots."""
+
+from mmseg.datasets import ADE20KDataset as _ADE20KDataset
+from mmseg.datasets import CityscapesDataset as _CityscapesDataset
+
+from .checked import CheckedDataMixin
+
+
+class ADE20KDataset(CheckedDataMixin, _ADE20KDataset):
+    """:class:`mmseg.datasets.ADE20KDataset` that says what is missing, and where to get it."""
+
+    HOW_TO_GET = (
+        'Get ADEChallengeData2016.zip (the 150-class challenge release, 1 GB) from '
+        'http://sceneparsing.csail.mit.edu and unpack it as data/ade/ADEChallengeData2016, with images/training, '
+        'images/validation, annotations/training and annotations/validation in it.'
+    )
+
+
+class CityscapesDataset(CheckedDataMixin, _CityscapesDataset):
+    """:class:`mmseg.datasets.CityscapesDataset` that says what is missing, and where to get it."""
+
+    HOW_TO_GET = (
+        'Get leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from https://www.cityscapes-dataset.com (needs '
+        'an account), unpack both in data/cityscapes, and make the *_labelTrainIds.png maps with '
+        '`pip install cityscapesscripts && CITYSCAPES_DATASET=data/cityscapes csCreateTrainIdLabelImgs`.'
+    )
