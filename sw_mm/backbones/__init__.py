@@ -1,0 +1,5 @@
+"""Backbones, one module for each family."""
+
+from .shiftwise import ShiftWiseNet
+
+__all__ = ['ShiftWiseNet']

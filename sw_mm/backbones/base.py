@@ -1,0 +1,276 @@
+"""What every backbone has in common: outputs, freezing, initialisation, layer depths, the switch to the deploy form."""
+
+import itertools
+import operator
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from sw_mm.layers import LayerNorm2d, NormFactory, checkpoint, set_norm_eval
+
+NUM_STAGES = 4
+
+
+class Stage(nn.Sequential):
+    """The blocks of one resolution, each under gradient checkpointing if ``with_cp``."""
+
+    def __init__(self, *blocks: nn.Module, with_cp: bool = False) -> None:
+        super().__init__(*blocks)
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self:
+            x = checkpoint(block, x) if self.with_cp and torch.is_grad_enabled() else block(x)
+        return x
+
+
+class Backbone(BaseModule):
+    """Four stages of blocks, each behind a layer that reduces the resolution.
+
+    A family fills ``downsample_layers`` and ``stages`` (or overrides `entry`), calls `add_output_norms`, and ends its
+    constructor with `finish`. Each of the four ``stages`` is called once per forward pass and returns the raw
+    (N, C, H, W) map, before any output norm, in the deploy form too.
+
+    There are two sets of outputs:
+
+    - **classification**, if ``gap_before_final_norm`` and the last stage is the only output: its map is averaged over
+      the positions and goes through the layer norm ``norm``; the output is one (N, C) tensor.
+    - **dense** otherwise: the map of each chosen stage goes through its own channel layer norm ``norm{i}``.
+
+    Args:
+        depths: Number of blocks of each stage; the only use here is `get_layer_depth`.
+        in_channels: Channels of the input image.
+        out_indices: Stage, or ascending stages, whose maps are returned; -1 is the last.
+        frozen_stages: The first so many stages, with the layers that lead to them (so 1 means stem and stage 0), get
+            no gradient and stay in eval mode; 0 or less freezes nothing.
+        norm_eval: Whether batch norms keep to their running statistics in training.
+        gap_before_final_norm: Whether to choose the classification outputs where the last stage is the only one.
+        init_cfg: mmengine's initialisation on top of the net's own.
+
+    Raises:
+        ValueError: If ``in_channels``, ``out_indices`` or ``frozen_stages`` is out of range.
+    """
+
+    downsample_layers: nn.ModuleList
+    stages: nn.ModuleList
+
+    def __init__(
+        self,
+        depths: Sequence[int],
+        *,
+        in_channels: int = 3,
+        out_indices: int | Sequence[int] = -1,
+        frozen_stages: int = 0,
+        norm_eval: bool = False,
+        gap_before_final_norm: bool = True,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if in_channels < 1:
+            raise ValueError(f'in_channels must be at least 1, got {in_channels}')
+        if not -1 <= frozen_stages <= NUM_STAGES:
+            raise ValueError(
+                f'frozen_stages must be between -1 and {NUM_STAGES}, got {frozen_stages}; '
+                'it counts the stages to freeze, and 0 or -1 freezes none'
+            )
+        self.depths = tuple(depths)
+        self.in_channels = in_channels
+        self.out_indices = _check_out_indices(out_indices)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.gap_before_final_norm = gap_before_final_norm and self.out_indices == (NUM_STAGES - 1,)
+
+    def add_output_norms(self, channels: Sequence[int]) -> None:
+        """Add ``norm``, or ``norm{i}`` for every stage i that is returned."""
+        if self.gap_before_final_norm:
+            self.norm = nn.LayerNorm(channels[-1], eps=1e-6)
+        else:
+            for i in self.out_indices:
+                self.add_module(f'norm{i}', LayerNorm2d(channels[i]))
+
+    def finish(self) -> None:
+        """Initialise and freeze; the last line of every constructor."""
+        self.reset_parameters()
+        self.train(self.training)
+
+    def entry(self, stage: int) -> nn.Module:
+        """Return the layers between a stage and the one before it, or the image."""
+        return self.downsample_layers[stage]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute the outputs.
+
+        Args:
+            x: Images, (N, in_channels, H, W).
+
+        Returns:
+            One tensor for each of ``out_indices``: a (N, C) vector for classification, else (N, C, h, w) maps.
+
+        Raises:
+            ValueError: If ``x`` has another number of axes or channels.
+        """
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f'the input must have the shape (N, {self.in_channels}, H, W), got {tuple(x.shape)}; '
+                f'build the backbone with in_channels=... for images with other channels'
+            )
+        outputs = []
+        for i, stage in enumerate(self.stages):
+            x = stage(self.entry(i)(x))
+            if i in self.out_indices:
+                outputs.append(self.output(x, i))
+        return tuple(outputs)
+
+    def output(self, x: Tensor, stage: int) -> Tensor:
+        """Turn the raw map of a stage into what the backbone returns."""
+        if self.gap_before_final_norm:
+            return self.norm(x.mean(dim=(2, 3)))
+        return self.get_submodule(f'norm{stage}')(x)
+
+    def train(self, mode: bool = True) -> 'Backbone':
+        """Set the mode, keeping frozen stages, and all batch norms if ``norm_eval``, in eval mode."""
+        super().train(mode)
+        if mode and self.norm_eval:
+            set_norm_eval(self)
+        for i in range(self.frozen_stages):
+            for module in (self.entry(i), self.stages[i]):
+                module.eval().requires_grad_(False)
+        return self
+
+    def reset_parameters(self) -> None:
+        """Draw fresh weights: truncated normal (std 0.02) for convolutions and linear layers, zero for their biases.
+
+        Every other layer starts as its own ``reset_parameters`` says; running statistics start afresh.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif module is not self and hasattr(module, 'reset_parameters'):
+                module.reset_parameters()
+
+    def init_weights(self) -> None:
+        """Draw fresh weights, then apply ``init_cfg``; a second call does nothing, as everywhere in mmengine."""
+        if not self.is_init:
+            self.reset_parameters()
+        super().init_weights()
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Return the depth of a parameter, for layer-wise learning rate decay.
+
+        The stem has depth 0, stage 0 has 1, downsampling and stage 1 have 2, the layer before stage 2 has 3, block b of
+        stage 2 has 3 + b // 3, the last stage and the layer before it L, all else L + 1. L is one more than the depth
+        of the last block of stage 2: 9 for 18 blocks, 12 for 27.
+
+        Official code calls L ``num_layers`` and scales by ``decay ** (L + 1 - depth)``; mmpretrain scales by
+        ``decay ** (num_layers - depth - 1)``. Hence ``num_layers = L + 2`` here, as in mmpretrain.
+
+        Args:
+            param_name: Name of the parameter in the model.
+            prefix: Name of the backbone in the model, with its dot; other parameters have depth L + 1.
+
+        Returns:
+            The depth and ``num_layers``.
+        """
+        last = 4 + (self.depths[2] - 1) // 3
+        depth = last + 1
+        if param_name.startswith(prefix):
+            part, *indices = param_name[len(prefix) :].split('.')
+            if part == 'downsample_layers':
+                depth = (0, 2, 3, last)[int(indices[0])]
+            elif part == 'stages':
+                depth = (1, 2, 3 + int(indices[1]) // 3, last)[int(indices[0])]
+        return depth, last + 2
+
+    def switch_to_deploy(self, form: Literal['full', 'official'] = 'full') -> 'Backbone':
+        """Fold every block for inference, in place and exactly; a second call changes nothing.
+
+        Args:
+            form: ``'full'`` folds all that is linear; ``'official'`` gives the deploy form, and keys, of the official
+                code.
+
+        Raises:
+            ValueError: If ``form`` is neither.
+        """
+        if form not in ('full', 'official'):
+            raise ValueError(f"form must be 'full' or 'official', got {form!r}")
+        for stage in self.stages:
+            for block in stage:
+                block.switch_to_deploy(form)
+        return self.train(self.training)
+
+
+def _check_out_indices(out_indices: int | Sequence[int]) -> tuple[int, ...]:
+    """Return the stages as ascending numbers from 0."""
+    remedy = f'pass one stage or ascending stages, each between {-NUM_STAGES} and {NUM_STAGES - 1}'
+    try:
+        given = tuple(operator.index(i) for i in (out_indices if isinstance(out_indices, Sequence) else [out_indices]))
+    except TypeError:
+        raise ValueError(f'out_indices must be integers, got {out_indices!r}; {remedy}') from None
+    stages = tuple(i + NUM_STAGES if i < 0 else i for i in given)
+    if not stages or any(not 0 <= i < NUM_STAGES for i in stages) or list(stages) != sorted(set(stages)):
+        raise ValueError(f'out_indices={out_indices!r} is not possible; {remedy}')
+    return stages
+
+
+def one_per_stage(name: str, values: int | Sequence[int]) -> tuple[int, ...]:
+    """Return four positive integers; a single one stands for all.
+
+    Args:
+        name: What the values are, for the message.
+        values: One integer, or one for each stage.
+
+    Raises:
+        ValueError: If they are anything else.
+    """
+    values = (values,) * NUM_STAGES if isinstance(values, int) else tuple(values)
+    if len(values) != NUM_STAGES or any(not isinstance(value, int) or value < 1 for value in values):
+        raise ValueError(f'{name} must be {NUM_STAGES} positive integers, one for each stage, got {values}')
+    return values
+
+
+def linear_drop_paths(rate: float, depths: Sequence[int]) -> list[list[float]]:
+    """Return the stochastic depth rate of every block of every stage: from 0 at the first to ``rate`` at the last.
+
+    Args:
+        rate: Rate of the last block.
+        depths: Number of blocks of each stage.
+
+    Raises:
+        ValueError: If ``rate`` is outside [0, 1).
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f'drop_path_rate must be in [0, 1), got {rate}')
+    total = sum(depths)
+    rates = iter([rate * i / max(total - 1, 1) for i in range(total)])
+    return [list(itertools.islice(rates, depth)) for depth in depths]
+
+
+def norm_factory(norm_cfg: dict) -> NormFactory:
+    """Return a function that makes the batch norm of ``norm_cfg`` for so many channels.
+
+    Args:
+        norm_cfg: mmcv's norm config, such as ``dict(type='SyncBN', requires_grad=True)``.
+
+    Raises:
+        ValueError: If ``norm_cfg`` is no config of a batch norm. Only a batch norm can be folded into its convolution.
+    """
+    try:
+        norm = _build_norm(norm_cfg, 1)
+    except (AssertionError, KeyError, TypeError) as error:
+        raise ValueError(f"norm_cfg={norm_cfg!r} cannot be built ({error}); try dict(type='BN')") from error
+    if not isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        raise ValueError(
+            f"norm_cfg must be that of a batch norm, such as dict(type='BN') or dict(type='SyncBN'), got {norm_cfg!r}"
+        )
+    return partial(_build_norm, norm_cfg)
+
+
+def _build_norm(norm_cfg: dict, channels: int) -> nn.Module:
+    return build_norm_layer(norm_cfg, channels)[1]
