@@ -25,7 +25,8 @@ class Complexity:
     executed_macs: int
 
     def __str__(self) -> str:
-        return f'{self.params / 1e6:.3f} M parameters, {self.macs / 1e9:.3f} GMACs ({self.executed_macs / 1e9:.3f} executed)'
+        executed = f'{self.executed_macs / 1e9:.3f} executed'
+        return f'{self.params / 1e6:.3f} M parameters, {self.macs / 1e9:.3f} GMACs ({executed})'
 
 
 def complexity(model: nn.Module, input_shape: Sequence[int] = (3, 224, 224)) -> Complexity:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -50,7 +50,7 @@ class ShiftWiseNet(Backbone):
         ValueError: If an argument is out of range; the message names it.
     """
 
-    arch_settings = {
+    arch_settings: ClassVar[dict[str, dict]] = {
         'tiny': dict(depths=(3, 3, 18, 3), channels=(80, 160, 320, 640)),
         'small': dict(depths=(3, 3, 27, 3), channels=(96, 192, 384, 768)),
         'base': dict(depths=(3, 3, 27, 3), channels=(128, 256, 512, 1024)),
@@ -96,6 +96,7 @@ class ShiftWiseNet(Backbone):
             gap_before_final_norm=gap_before_final_norm,
             init_cfg=init_cfg,
         )
+        self.arch = arch
         norm_layer = norm_factory(norm_cfg)
         drop_paths = linear_drop_paths(drop_path_rate, depths)
 

@@ -135,8 +135,7 @@ class GRNBlock(_MixerBlock):
         weight, bias = fuse_norm(linear.weight, linear.weight.double() @ grn.beta.double().flatten(), self.pwconv2[2])
         if self.gamma is not None:
             weight, bias = scale_outputs(weight, self.gamma), bias * self.gamma
-        folded = nn.Linear(linear.in_features, linear.out_features).to(linear.weight)
-        folded.weight.copy_(weight)
-        folded.bias.copy_(bias)
-        self.pwconv2 = nn.Sequential(folded, ToChannelsFirst())
+        linear.weight.copy_(weight)
+        linear.bias = nn.Parameter(bias.to(linear.weight), requires_grad=linear.weight.requires_grad)
+        del self.pwconv2[2]
         self.gamma = grn.beta = None

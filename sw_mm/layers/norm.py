@@ -55,14 +55,23 @@ class GlobalResponseNorm(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        accumulate = torch.promote_types(x.dtype, torch.float32)
-        response = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=accumulate)
+        response = _position_norm(x)
         relative = response / (response.mean(dim=-1, keepdim=True) + self.eps)
         scale = (self.gamma * relative + 1).to(x.dtype)
         return x * scale if self.beta is None else torch.addcmul(self.beta.to(x.dtype), x, scale)
 
     def extra_repr(self) -> str:
         return f'{self.gamma.shape[-1]}, eps={self.eps}, use_bias={self.beta is not None}'
+
+
+def _position_norm(x: Tensor) -> Tensor:
+    """L2 norm over the positions of a (N, H, W, C) map, (N, 1, 1, C), in float32 at least."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    if x.is_cpu and x.dtype == dtype:
+        # vector_norm over leading axes is 2 to 20 times slower on the CPU. The bound keeps the gradient at zero finite.
+        energy = x.square().sum(dim=(1, 2), keepdim=True)
+        return energy.clamp_min(torch.finfo(dtype).tiny).sqrt()
+    return torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=dtype)
 
 
 def set_norm_eval(module: nn.Module) -> None:
