@@ -1,7 +1,9 @@
 """Makes the classes of this package known to mmpretrain, mmsegmentation and mmdetection.
 
 Importing this module is all it takes, and a config that names a type of scope `sw_mm` (`type='sw_mm.ShiftWiseNet'`,
-`constructor='sw_mm.LayerDecayOptimWrapperConstructor'`) imports it by itself. Every class is then found
+`constructor='sw_mm.LayerDecayOptimWrapperConstructor'`) imports it by itself. With mmcv-lite that comes too late for
+mmseg's and mmdet's own models; `custom_imports=dict(imports=['sw_mm.registry'])` imports it first. Every class is then
+found
 
 - under `sw_mm.<Name>` from any of the libraries, and
 - under `<Name>` alone, through mmengine's root registries. A library looks there only after its own registry, so a name
@@ -43,7 +45,7 @@ class LazyRegistry(Registry):
 
 def _child(root: Registry, modules: dict[str, str], bare: bool = True) -> Registry:
     """Hangs our registry under `root`, once, and mirrors its names there if `bare`."""
-    child = root.children.get(SCOPE) or LazyRegistry(root, modules)
+    child = root.children[SCOPE] if SCOPE in root.children else LazyRegistry(root, modules)
     for name in modules if bare else ():
         if name not in root.module_dict:
             root.register_module(name=name, module=child.get(name))
