@@ -16,7 +16,7 @@ CLASSIFIER = re.compile(r'(head|norm)\.')
 # Norms of the outputs for dense prediction: official checkpoints come from classification and have none.
 DENSE_NORM = re.compile(r'norm\d\.')
 # Early ShiftWise code stored its connection tables; the released code generates them.
-STORED_TABLE = re.compile(r'(?P<operator>.*large_kernel)\..*?(?P<table>rep|ghost|pad_hv|idx_identit|idx_out)1')
+STORED_TABLE = re.compile(r'(?P<operator>.*large_kernel)\.(\w+\.)*(?P<table>rep|ghost|pad_hv|idx_identit|idx_out)1')
 
 
 def load_official(model: nn.Module, checkpoint: str | os.PathLike) -> None:
