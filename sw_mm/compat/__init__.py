@@ -5,17 +5,19 @@ imports it too. Nothing heavy is imported for it: each cure waits until the modu
 subset of the libraries may be installed.
 
 - `torch_load`: checkpoints of mmengine load with torch's guard against foreign pickles on.
+- `mmcv_ops`: stands in for `mmcv._ext` where mmcv carries no compiled operators.
 """
 
 from functools import cache
 
-from sw_mm.compat import torch_load
+from sw_mm.compat import mmcv_ops, torch_load
 
 
 @cache
 def install() -> None:
     """Applies every cure, once."""
     torch_load.install()
+    mmcv_ops.install()
 
 
 install()
