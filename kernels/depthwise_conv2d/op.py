@@ -1,8 +1,13 @@
-"""The public depthwise convolution: checks its arguments and crops the kernel to the map."""
+"""The public depthwise convolution: checks its arguments, crops the kernel to the map and picks a backend."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
-from . import reference
+from . import aten, reference
+
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
 
 def depthwise_conv2d(
@@ -13,6 +18,10 @@ def depthwise_conv2d(
 ) -> Tensor:
     """Convolve every channel of a map with its own kernel, stride 1.
 
+    Differentiable twice. Under autocast the inputs are cast as for :func:`torch.nn.functional.conv2d`. Taps that can
+    meet nothing but padding on this map are dropped first, so a kernel larger than the map costs no more than the map
+    allows.
+
     Args:
         x: Input ``(N, C, H, W)``.
         weight: Kernels ``(C, 1, kh, kw)``.
@@ -21,14 +30,17 @@ def depthwise_conv2d(
             ``(left, right, top, bottom)`` as :func:`torch.nn.functional.pad` takes them.
 
     Returns:
-        ``(N, C, H + top + bottom - kh + 1, W + left + right - kw + 1)`` in the dtype of ``x``.
+        ``(N, C, H + top + bottom - kh + 1, W + left + right - kw + 1)``.
 
     Raises:
-        ValueError: If a shape or the padding does not fit.
+        ValueError: If a shape, a dtype or the padding does not fit.
     """
     padding = _four_sides(padding)
+    x, weight, bias = _autocast(x, weight, bias)
     _check(x, weight, bias, padding)
     weight, padding = crop_to_map(weight, padding, x.shape[-2], x.shape[-1])
+    if _wants_aten(x):
+        return _conv(x, weight, bias, padding)
     return reference.depthwise_conv2d(x, weight, bias, padding)
 
 
@@ -38,7 +50,7 @@ def crop_to_map(
     """Drop the kernel taps that meet nothing but padding on a map of the given size; the result is unchanged.
 
     Returns:
-        The central part of the kernels, a view, and the padding that goes with it.
+        The remaining part of the kernels, a view, and the padding that goes with it.
     """
     left, right, top, bottom = padding
     rows, top, bottom = _reach(weight.shape[2], top, bottom, height)
@@ -87,6 +99,14 @@ def _four_sides(padding: int | tuple[int, ...]) -> tuple[int, int, int, int]:
     return sides
 
 
+def _autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    device = tensors[0].device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in tensors)
+
+
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int, int, int]) -> None:
     if x.dim() != 4:
         raise ValueError(f'x must be (N, C, H, W); got shape {tuple(x.shape)}')
@@ -94,6 +114,9 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, i
         raise ValueError(f'weight must be (C, 1, kh, kw) with C = {x.shape[1]} as in x; got {tuple(weight.shape)}')
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f'bias must have shape ({weight.shape[0]},); got {tuple(bias.shape)}')
+    for name, tensor in (('weight', weight), ('bias', bias)):
+        if tensor is not None and tensor.dtype != x.dtype:
+            raise ValueError(f'{name} must have the dtype of x, {x.dtype}; got {tensor.dtype}')
     left, right, top, bottom = padding
     height, width = x.shape[2] + top + bottom, x.shape[3] + left + right
     if height < weight.shape[2] or width < weight.shape[3]:
@@ -101,3 +124,86 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, i
             f'padding {padding} makes the map {height} x {width}, smaller than the kernel '
             f'{weight.shape[2]} x {weight.shape[3]}; enlarge the padding'
         )
+
+
+def _wants_aten(x: Tensor) -> bool:
+    """Tell whether to steer around oneDNN's slow paths; a traced or exported model keeps a plain convolution."""
+    exporting = torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
+    return _HAS_ONEDNN and x.device.type == 'cpu' and x.dtype != torch.float64 and not exporting
+
+
+# The operators are opaque to the compiler: what they call would be taken apart again and land on the slow paths.
+# Each one's gradients are made of the two of them, which makes any order of differentiation work.
+
+
+@torch.library.custom_op(
+    'sw_mm::depthwise_conv2d',
+    mutates_args=(),
+    device_types='cpu',
+    schema='(Tensor x, Tensor weight, Tensor? bias, int[] padding) -> Tensor',
+)
+def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int]) -> Tensor:
+    return aten.conv(x, weight, bias, tuple(padding))
+
+
+@torch.library.custom_op(
+    'sw_mm::depthwise_conv2d_weight_grad',
+    mutates_args=(),
+    device_types='cpu',
+    schema='(Tensor x, Tensor grad, int[] padding) -> Tensor',
+)
+def _weight_grad(x: Tensor, grad: Tensor, padding: Sequence[int]) -> Tensor:
+    return aten.weight_grad(x, grad, tuple(padding))
+
+
+@_conv.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int]) -> Tensor:
+    left, right, top, bottom = padding
+    height, width = x.shape[2] + top + bottom - weight.shape[2] + 1, x.shape[3] + left + right - weight.shape[3] + 1
+    return torch.empty(
+        (x.shape[0], x.shape[1], height, width),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=aten.memory_format_of(x),
+    )
+
+
+@_weight_grad.register_fake
+def _(x: Tensor, grad: Tensor, padding: Sequence[int]) -> Tensor:
+    left, right, top, bottom = padding
+    height, width = x.shape[2] + top + bottom - grad.shape[2] + 1, x.shape[3] + left + right - grad.shape[3] + 1
+    return x.new_empty(x.shape[1], 1, height, width)
+
+
+def _input_grad(grad: Tensor, weight: Tensor, padding: Sequence[int]) -> Tensor:
+    left, right, top, bottom = padding
+    kh, kw = weight.shape[2:]
+    return _conv(grad, weight.flip(2, 3), None, [kw - 1 - left, kw - 1 - right, kh - 1 - top, kh - 1 - bottom])
+
+
+def _save_inputs(ctx, inputs: tuple, output: Tensor) -> None:
+    *_, ctx.padding = inputs
+    ctx.save_for_backward(inputs[0], inputs[1])
+
+
+def _conv_backward(ctx, grad: Tensor) -> tuple:
+    x, weight = ctx.saved_tensors
+    return (
+        _input_grad(grad, weight, ctx.padding) if ctx.needs_input_grad[0] else None,
+        _weight_grad(x, grad, ctx.padding) if ctx.needs_input_grad[1] else None,
+        grad.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None,
+        None,
+    )
+
+
+def _weight_grad_backward(ctx, grad: Tensor) -> tuple:
+    x, output_grad = ctx.saved_tensors
+    return (
+        _input_grad(output_grad, grad, ctx.padding) if ctx.needs_input_grad[0] else None,
+        _conv(x, grad, None, ctx.padding) if ctx.needs_input_grad[1] else None,
+        None,
+    )
+
+
+_conv.register_autograd(_conv_backward, setup_context=_save_inputs)
+_weight_grad.register_autograd(_weight_grad_backward, setup_context=_save_inputs)

@@ -13,8 +13,8 @@ from .tables import ShiftTables
 def shift_conv2d(x: Tensor, weight: Tensor, tables: ShiftTables) -> tuple[Tensor, Tensor, Tensor]:
     """Shift-wise convolution in the order of the official code.
 
-    ``F`` is the response of every filter, computed with padding ``k - 1``, so it is ``k // 2`` pixels larger than the
-    map on each side. With ``s_i`` the displacement of slot ``i`` and ``p[e, c]`` the filters in the slots of edge ``e``::
+    ``F`` is the response of every filter, computed with padding ``k - 1``, so it is larger than the map by ``k // 2``
+    on each side. With ``s_i`` the displacement of slot ``i`` and ``p[e, c]`` the filters in the slots of edge ``e``::
 
         horizontal[c](y, x) = sum over e, i of F[c, p[e, c][i]](y + k // 2, x - s_i)
         vertical[c](y, x)   = sum over e, i of F[c, p[e, c][i]](y - s_i, x + k // 2)

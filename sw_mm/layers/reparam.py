@@ -1,7 +1,7 @@
 """Algebra of structural re-parameterisation: what turns a trained branch into the weights of one plain layer.
 
-The functions compute in float64 and give float64 tensors, so that rounding happens once, when the caller casts the final
-weights. They need no gradient and run under ``torch.no_grad``.
+The functions compute in float64 and give float64 tensors, so that rounding happens once, when the caller casts the
+final weights. They need no gradient and run under ``torch.no_grad``.
 """
 
 import torch

@@ -172,7 +172,7 @@ class ShiftWiseConv2d(nn.Module):
             setattr(self, name, nn.Parameter(value.to(old), requires_grad=trainable))
 
     def macs_grouped(self, height: int, width: int) -> int:
-        """Count multiply-accumulates per image as the papers do, as if the filters were applied as grouped convolutions.
+        """Count multiply-accumulates per image as the papers do, with the filters applied as grouped convolutions.
 
         Every path counts, so merged forms cost less; the official padding of ``small_kernel - 1`` makes the counted map
         larger than the input, and the additions of the shifts are not counted.
