@@ -207,6 +207,11 @@ def test_bad_options_are_refused(segmentor, paramwise_cfg, message):
         build(segmentor, **paramwise_cfg)
 
 
+def test_a_decay_rate_of_one_leaves_every_rate_alone_whatever_num_layers_is(segmentor):
+    wrapper = build(segmentor, decay_rate=1.0, num_layers=7)
+    assert {group['lr'] for group in wrapper.optimizer.param_groups} == {LR}
+
+
 def test_an_optimizer_without_learning_rate_is_refused(segmentor):
     with pytest.raises(ValueError, match=r'optimizer\.lr'):
         build(segmentor, optimizer=dict(type='AdamW'), decay_rate=0.8)
