@@ -1,7 +1,7 @@
 """Modules that backbones are made of; they know torch and the kernels, and no task library."""
 
 from .blocks import GRNBlock, LayerNormBlock
-from .checkpoint import checkpoint
+from .checkpointing import checkpoint
 from .drop_path import DropPath
 from .layout import ToChannelsFirst, ToChannelsLast
 from .norm import GlobalResponseNorm, LayerNorm2d, NormFactory, set_norm_eval

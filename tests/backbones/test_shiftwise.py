@@ -318,6 +318,14 @@ def test_unknown_deploy_form_is_refused():
         build(deploy='fast')
 
 
+@pytest.mark.parametrize('deploy', [False, True])
+def test_the_net_can_be_exported(small, perturb, deploy):
+    net = perturb(small(deploy=deploy, **ALL)).eval()
+    exported = torch.export.export(net, (batch(),)).module()
+    for ours, theirs in zip(exported(batch()), net(batch()), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 # ---- Construction
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
@@ -35,6 +36,8 @@ def checkpoint(module: nn.Module, x: Tensor) -> Tensor:
         module: What to run; its batch norms may be in training mode.
         x: Its input.
     """
+    if torch.compiler.is_compiling():  # there the recomputation changes no buffer, and a context could not be traced
+        return torch_checkpoint(module, x, use_reentrant=False)
     return torch_checkpoint(
         module, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _spare_statistics(module))
     )

@@ -23,6 +23,17 @@ def test_a_training_step_is_that_of_a_plain_call(momentum):
     assert all(name in dict(spared.named_buffers()) for name in ('1.running_mean', '1.running_var'))
 
 
+def test_a_compiled_training_step_is_that_of_a_plain_call():
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GELU())
+    spared = copy.deepcopy(plain)
+    x = torch.randn(2, 3, 6, 6)
+    plain(x).square().sum().backward()
+    torch.compile(lambda x: checkpoint(spared, x), backend='aot_eager', fullgraph=True)(x).square().sum().backward()
+    torch.testing.assert_close(spared.state_dict(), plain.state_dict())
+    for ours, theirs in zip(spared.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
 def test_no_activation_of_the_inside_is_kept():
     net = nn.Sequential(nn.Linear(4, 64), nn.GELU(), nn.Linear(64, 4))
     kept = []
