@@ -4,20 +4,28 @@ Importing this package is enough, in a config as `custom_imports = dict(imports=
 imports it too. Nothing heavy is imported for it: each cure waits until the module it concerns is imported, so any
 subset of the libraries may be installed.
 
+- `stacks`: the known traps of an installation are reported at once, each with its remedy.
 - `torch_load`: checkpoints of mmengine load with torch's guard against foreign pickles on.
 - `mmcv_ops`: stands in for `mmcv._ext` where mmcv carries no compiled operators.
+- `launch`: `--launcher pytorch` and automatic mixed precision on machines without a GPU.
 """
 
 from functools import cache
 
-from sw_mm.compat import mmcv_ops, torch_load
+from sw_mm.compat import launch, mmcv_ops, stacks, torch_load
 
 
 @cache
 def install() -> None:
-    """Applies every cure, once."""
+    """Applies every cure, once.
+
+    Raises:
+        RuntimeError: The installed libraries cannot work together; the message says what to change.
+    """
+    stacks.check()
     torch_load.install()
     mmcv_ops.install()
+    launch.install()
 
 
 install()

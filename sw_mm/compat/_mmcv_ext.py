@@ -78,11 +78,11 @@ def softnms(
         top, rest = order[i], order[i + 1 :]
         sides = np.minimum(box[top, 2:], box[rest, 2:]) - np.maximum(box[top, :2], box[rest, :2]) + offset
         inter = sides.clip(min=0).prod(axis=1)
-        with np.errstate(invalid='ignore', divide='ignore'):
-            iou = inter / (areas[top] + areas[rest] - inter)
-            overlaps = iou >= iou_threshold
-            decay = (np.where(overlaps, 0, 1), np.where(overlaps, 1 - iou, 1), np.exp(-(iou**2) / sigma))[method]
-            score[rest] *= decay
+        union = areas[top] + areas[rest] - inter
+        iou = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)  # two empty boxes do not overlap
+        overlaps = iou >= iou_threshold
+        decay = (np.where(overlaps, 0, 1), np.where(overlaps, 1 - iou, 1), np.exp(-(iou**2) / sigma))[method]
+        score[rest] *= decay
         # Each box dropped gives its place to the last one that stays.
         alive = ~(score[rest] < min_score)
         count = alive.sum()

@@ -35,11 +35,11 @@ def random_boxes(rng, count, size=20.0, dtype=torch.float32):
 
 
 def iou(a, b, offset):
-    """Overlap of two boxes, one pair at a time; nan for two empty ones."""
+    """Overlap of two boxes; none between empty ones."""
     width, height = (max(0.0, min(a[i + 2], b[i + 2]) - max(a[i], b[i]) + offset) for i in (0, 1))
     areas = [(box[2] - box[0] + offset) * (box[3] - box[1] + offset) for box in (a, b)]
     union = sum(areas) - width * height
-    return width * height / union if union else float('nan')
+    return width * height / union if union > 0 else 0.0
 
 
 # --- the module -----------------------------------------------------------------------------------------------------
@@ -159,6 +159,8 @@ def literal_soft_nms(boxes, scores, threshold, sigma, min_score, method, offset)
 @pytest.mark.parametrize('offset', [0, 1])
 def test_soft_nms(rng, method, offset):
     boxes = random_boxes(rng, 50, dtype=torch.float64)
+    boxes[:3] = boxes[3]  # the same box
+    boxes[4:7] = 5.0  # empty boxes at one place
     scores = (torch.rand(50, generator=rng, dtype=torch.float64) * 8).ceil() / 8  # many ties
     dets, kept = mmcv_ops.soft_nms(boxes, scores, 0.3, sigma=0.5, min_score=0.1, method=method, offset=offset)
     rows = literal_soft_nms(boxes.tolist(), scores.tolist(), 0.3, 0.5, 0.1, method, offset)
