@@ -62,6 +62,7 @@ def cityscapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope='session')
 def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """COCO 2017 with its 80 categories: 4 training and 2 validation images with a polygon and a crowd region each."""
+    import sw_mm.compat  # noqa: F401, I001 (mmdetection needs mmcv's operators)
     from mmdet.datasets import CocoDataset
 
     root = tmp_path_factory.mktemp('coco')
