@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     'sw_mm.compat': -1,
+    'sw_mm._startup': 0,
     'sw_mm.kernels': 0,
     'sw_mm.layers': 1,
     'sw_mm.backbones': 2,
