@@ -50,6 +50,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     boxes = _wide(boxes)
     if offset:
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
+    # torchvision compares in float64, where 0.4 is less than an overlap of 2 in 5 in float32. mmcv does not.
+    iou_threshold = torch.tensor(iou_threshold, dtype=boxes.dtype).item()
     return torchvision.ops.nms(boxes, scores.to(boxes.dtype), iou_threshold)
 
 

@@ -98,6 +98,15 @@ def test_nms_offset_decides(rng):
     assert mmcv_ops.nms(boxes, scores, 0.3, offset=1)[1].tolist() == [0]
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_nms_at_the_threshold(dtype):
+    """An overlap equal to the threshold suppresses nothing, whatever 0.4 is in the dtype of the boxes."""
+    boxes = torch.tensor([[0, 0, 1, 5], [0, 0, 1, 2]], dtype=dtype)
+    scores = torch.tensor([0.9, 0.8], dtype=dtype)
+    assert mmcv_ops.nms(boxes, scores, 0.4)[1].tolist() == [0, 1]
+    assert mmcv_ops.nms(boxes, scores, 0.399)[1].tolist() == [0]
+
+
 @pytest.mark.parametrize('offset', [0, 1])
 def test_nms_of_odd_boxes(offset):
     boxes = torch.tensor([[2.0, 2, 2, 2], [2, 2, 2, 2], [5, 5, 3, 3], [0, 0, 4, 4], [0, 0, 4, 4], [1, 1, 1, 3]])
