@@ -12,7 +12,7 @@ from .base import Backbone, Stage, linear_drop_paths, norm_factory, one_per_stag
 
 
 class ShiftWiseNet(Backbone):
-    """Backbone of "Scaling up your kernels with shift-wise convolutions" (CVPR 2025).
+    """Backbone of "ShiftwiseConv: Small Convolutional Kernel with Large Kernel Effect" (CVPR 2025, arXiv:2401.12736).
 
     Every block mixes positions with a `ShiftWiseConv2d`: two strips, ``kernel_size`` long and ``small_kernel`` wide,
     put together from small filters. There are two designs around it:
