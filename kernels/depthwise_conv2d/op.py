@@ -4,10 +4,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from . import aten, reference
+from . import aten
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
+# PyTorch before 2.7 cannot tell an export from a compilation.
+_is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
 
 
 def depthwise_conv2d(
@@ -39,9 +42,10 @@ def depthwise_conv2d(
     x, weight, bias = _autocast(x, weight, bias)
     _check(x, weight, bias, padding)
     weight, padding = crop_to_map(weight, padding, x.shape[-2], x.shape[-1])
+    x, weight, symmetric = _symmetric(x, weight, padding)
     if _wants_aten(x):
-        return _conv(x, weight, bias, padding)
-    return reference.depthwise_conv2d(x, weight, bias, padding)
+        return _conv(x, weight, bias, symmetric)
+    return F.conv2d(x, weight, bias, padding=symmetric, groups=weight.shape[0])
 
 
 def crop_to_map(
@@ -87,6 +91,24 @@ def _reach(taps: int, before: int, after: int, size: int) -> tuple[slice, int, i
     return slice(first, last + 1), before - first, after - (taps - 1 - last)
 
 
+def _symmetric(x: Tensor, weight: Tensor, padding: tuple[int, int, int, int]) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """Make the padding equal on opposite sides, as ``F.conv2d`` wants it, by widening the kernel or the map.
+
+    A few zero taps cost less than a padded copy of the map. A strip of 3 x 51 on 8 x 122 x 28^2 took 2.9 ms with
+    symmetric padding and 5.9 ms with a copy (one AVX-512 core), where two taps more are 4 % more arithmetic.
+
+    Returns:
+        Map, kernels, and the padding ``(height, width)`` that is left.
+    """
+    left, right, top, bottom = padding
+    extra = max(right - left, 0), max(left - right, 0), max(bottom - top, 0), max(top - bottom, 0)
+    if 4 * max(extra[:2]) > weight.shape[3] or 4 * max(extra[2:]) > weight.shape[2]:
+        return F.pad(x, padding), weight, (0, 0)
+    if any(extra):
+        weight = F.pad(weight, extra)
+    return x, weight, (max(top, bottom), max(left, right))
+
+
 def _four_sides(padding: int | tuple[int, ...]) -> tuple[int, int, int, int]:
     sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
     if len(sides) == 2:
@@ -128,7 +150,7 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, i
 
 def _wants_aten(x: Tensor) -> bool:
     """Tell whether to steer around oneDNN's slow paths; a traced or exported model keeps a plain convolution."""
-    exporting = torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
+    exporting = _is_exporting() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
     return _HAS_ONEDNN and x.device.type == 'cpu' and x.dtype != torch.float64 and not exporting
 
 
@@ -158,8 +180,7 @@ def _weight_grad(x: Tensor, grad: Tensor, padding: Sequence[int]) -> Tensor:
 
 @_conv.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int]) -> Tensor:
-    left, right, top, bottom = padding
-    height, width = x.shape[2] + top + bottom - weight.shape[2] + 1, x.shape[3] + left + right - weight.shape[3] + 1
+    height, width = (x.shape[i] + 2 * padding[i - 2] - weight.shape[i] + 1 for i in (2, 3))
     return torch.empty(
         (x.shape[0], x.shape[1], height, width),
         dtype=x.dtype,
@@ -170,15 +191,12 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int]) ->
 
 @_weight_grad.register_fake
 def _(x: Tensor, grad: Tensor, padding: Sequence[int]) -> Tensor:
-    left, right, top, bottom = padding
-    height, width = x.shape[2] + top + bottom - grad.shape[2] + 1, x.shape[3] + left + right - grad.shape[3] + 1
+    height, width = (x.shape[i] + 2 * padding[i - 2] - grad.shape[i] + 1 for i in (2, 3))
     return x.new_empty(x.shape[1], 1, height, width)
 
 
 def _input_grad(grad: Tensor, weight: Tensor, padding: Sequence[int]) -> Tensor:
-    left, right, top, bottom = padding
-    kh, kw = weight.shape[2:]
-    return _conv(grad, weight.flip(2, 3), None, [kw - 1 - left, kw - 1 - right, kh - 1 - top, kh - 1 - bottom])
+    return _conv(grad, weight.flip(2, 3), None, [weight.shape[i] - 1 - padding[i - 2] for i in (2, 3)])
 
 
 def _save_inputs(ctx, inputs: tuple, output: Tensor) -> None:
