@@ -17,6 +17,12 @@ help:  ## show this list
 setup:  ## make the virtual environment (.venv, or SW_MM_VENV) from the lock file
 	@$(PYTHON) requirements/make_env.py --venv $(VENV) --stack $(STACK)
 
+demo: setup  ## land-cover data, training through mim, scores and a picture
+	@$(RUN) $(BIN)/python tools/demo.py
+
+demo-clean:  ## forget what `make demo` trained (the data set stays)
+	rm -rf work_dirs/demo work_dirs/upernet_sw_landcover
+
 test: setup  ## the test suite
 	$(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' --ignore tests/packaging
 
