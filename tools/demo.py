@@ -25,7 +25,8 @@ from PIL import Image, ImageDraw, ImageFont
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/demo/upernet_sw_landcover.py'
 DATA = ROOT / 'data' / 'landcover'
-OUTPUT = ROOT / 'work_dirs' / 'demo'
+OUTPUT = ROOT / 'work_dirs' / 'demo'  # nothing else writes here; a new run clears it
+WORK_DIR = OUTPUT / 'train'
 MUST_REACH = 10.0  # mIoU in percent; less means that something is broken
 PICTURES = 8
 
@@ -59,7 +60,7 @@ def majority_miou(training: list[np.ndarray], validation: list[np.ndarray], meta
     for labels in map(torch.from_numpy, validation):
         answer = torch.full_like(labels, majority)
         metric.process({}, [{'pred_sem_seg': {'data': answer}, 'gt_sem_seg': {'data': labels}}])
-    return majority, float(metric.evaluate(len(validation))['mIoU'])
+    return majority, round(float(metric.evaluate(len(validation))['mIoU']), 2)
 
 
 def labels_of(dataset) -> list[np.ndarray]:
@@ -68,7 +69,7 @@ def labels_of(dataset) -> list[np.ndarray]:
 
 
 def evaluate(config, checkpoint: Path | None, work_dir: Path):
-    """Validate a checkpoint, or the freshly initialised model, with mmengine's runner.
+    """Test a checkpoint, or the freshly initialised model, with mmengine's runner.
 
     Returns:
         The runner, with the model in it, and the mIoU in percent.
@@ -78,10 +79,11 @@ def evaluate(config, checkpoint: Path | None, work_dir: Path):
     config = config.copy()
     config.work_dir = str(work_dir)
     config.load_from = checkpoint and str(checkpoint)
+    config.log_level = 'WARNING'  # training prints the config and the class table, once is enough
     runner = Runner.from_cfg(config)
     if checkpoint is None:
         runner.model.init_weights()
-    return runner, float(runner.val()['mIoU'])
+    return runner, round(float(runner.test()['mIoU']), 2)
 
 
 def predict(runner, indices: list[int]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -91,9 +93,9 @@ def predict(runner, indices: list[int]) -> list[tuple[np.ndarray, np.ndarray, np
 
     samples = []
     for index in indices:
-        item = runner.val_dataloader.dataset[index]
+        item = runner.test_dataloader.dataset[index]
         with torch.no_grad():
-            (result,) = runner.model.val_step(pseudo_collate([item]))
+            (result,) = runner.model.test_step(pseudo_collate([item]))
         image = item['inputs'].numpy()[::-1].transpose(1, 2, 0)  # (3, H, W) BGR -> (H, W, 3) RGB
         maps = (getattr(result, name).data.squeeze(0).cpu().numpy() for name in ('gt_sem_seg', 'pred_sem_seg'))
         samples.append((image, *maps))
@@ -147,7 +149,7 @@ def picture_grid(
 
 def train() -> None:
     """Run the command that the demo is about, its output passed on."""
-    command = ['mim', 'train', 'mmseg', CONFIG]
+    command = ['mim', 'train', 'mmseg', CONFIG, '--work-dir', str(WORK_DIR.relative_to(ROOT))]
     print('$', *command, flush=True)
     if subprocess.run([sys.executable, '-m', *command], cwd=ROOT).returncode:
         sys.exit('demo: training failed, see above')
@@ -174,7 +176,7 @@ def measure(config, key: str) -> dict:
     seconds = time.monotonic() - start
 
     step('5/5 the best checkpoint')
-    (checkpoint,) = Path(config.work_dir).glob('best_mIoU_iter_*.pth')
+    (checkpoint,) = WORK_DIR.glob('best_mIoU_iter_*.pth')
     runner, score = evaluate(config, checkpoint, OUTPUT / 'best')
     indices = np.linspace(0, len(validation) - 1, PICTURES).round().astype(int).tolist()
     picture_grid(predict(runner, indices), validation.metainfo).save(OUTPUT / 'predictions.png')

