@@ -7,12 +7,13 @@ subset of the libraries may be installed.
 - `stacks`: the known traps of an installation are reported at once, each with its remedy.
 - `torch_load`: checkpoints of mmengine load with torch's guard against foreign pickles on.
 - `mmcv_ops`: stands in for `mmcv._ext` where mmcv carries no compiled operators.
+- `numpy2`: repairs what NumPy 2 broke in mmcv.
 - `launch`: `--launcher pytorch` and automatic mixed precision on machines without a GPU.
 """
 
 from functools import cache
 
-from sw_mm.compat import launch, mmcv_ops, stacks, torch_load
+from sw_mm.compat import launch, mmcv_ops, numpy2, stacks, torch_load
 
 
 @cache
@@ -26,6 +27,7 @@ def install() -> None:
     torch_load.install()
     mmcv_ops.install()
     launch.install()
+    numpy2.install()
 
 
 install()
