@@ -8,7 +8,7 @@ the activations, and K x K' is height by width of the kernel:
 pass             route                  60 x 56^2   60 x 56^2   246 x 14^2  246 x 14^2
                                         3 x 51      51 x 3      3 x 27      27 x 3
 ===============  =====================  ==========  ==========  ==========  ==========
-forward          contiguous             107.6       14.2        16.6        0.7
+forward          contiguous             107.6       7.6         16.6        0.7
 forward          channels_last          6.7         7.5         0.8         0.6
 data gradient    native, better layout  13.2        7.4         1.3         0.7
 data gradient    forward, flipped       7.5         7.3         0.6         0.6

@@ -65,6 +65,7 @@ def shift_conv2d(
     Raises:
         ValueError: If a shape does not fit the tables.
     """
+    _check_map(x, tables)
     horizontal, vertical, centre = shift_strips(weight, tables, connections)
     along, across = tables.strip_padding, (tables.small_kernel // 2,) * 2
     return (
@@ -90,5 +91,18 @@ def folded_shift_conv2d(x: Tensor, horizontal: Tensor, vertical: Tensor, bias: T
     Raises:
         ValueError: If a shape does not fit the tables.
     """
+    _check_map(x, tables)
+    channels, k, length = tables.channels, tables.small_kernel, tables.strip_length
+    for name, strip, shape in (
+        ('horizontal', horizontal, (channels, 1, k, length)),
+        ('vertical', vertical, (channels, 1, length, k)),
+    ):
+        if strip.shape != shape:
+            raise ValueError(f'{name} must have shape {shape} for these tables; got {tuple(strip.shape)}')
     along, across = tables.strip_padding, (tables.small_kernel // 2,) * 2
     return depthwise_conv2d(x, horizontal, bias, along + across) + depthwise_conv2d(x, vertical, None, across + along)
+
+
+def _check_map(x: Tensor, tables: ShiftTables) -> None:
+    if x.dim() != 4 or x.shape[1] != tables.channels:
+        raise ValueError(f'x must be (N, C, H, W) with C = {tables.channels} as in the tables; got {tuple(x.shape)}')
