@@ -9,7 +9,7 @@ AmpOptimWrapper. Where torch finds no accelerator:
   one process: each process normalizes by its own share of the batch, and a warning says so;
 - AmpOptimWrapper (also by `--amp`) computes in bfloat16, which needs no loss scaling; float16 is refused.
 
-With an accelerator nothing changes.
+With an accelerator nothing changes, but that it can resume what was trained on the CPU.
 """
 
 import functools
@@ -92,7 +92,7 @@ def _warn_of_local_statistics() -> None:
 
 def _patch_amp(amp_optimizer_wrapper: ModuleType) -> None:
     wrapper = amp_optimizer_wrapper.AmpOptimWrapper
-    construct = wrapper.__init__
+    construct, load = wrapper.__init__, wrapper.load_state_dict
 
     @functools.wraps(construct)
     def init(self, loss_scale: Any = 'dynamic', dtype: Any = None, use_fsdp: bool = False, **kwargs: Any) -> None:
@@ -111,4 +111,10 @@ def _patch_amp(amp_optimizer_wrapper: ModuleType) -> None:
         self._scale_update_param = None
         self.cast_dtype = torch.bfloat16
 
-    wrapper.__init__ = init
+    @functools.wraps(load)
+    def load_state_dict(self, state_dict: dict) -> None:
+        if not state_dict.get('loss_scaler'):  # saved on the CPU; a GPU's scaler refuses it and can start anew
+            state_dict = {key: value for key, value in state_dict.items() if key != 'loss_scaler'}
+        load(self, state_dict)
+
+    wrapper.__init__, wrapper.load_state_dict = init, load_state_dict

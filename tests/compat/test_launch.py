@@ -96,6 +96,19 @@ def test_mixed_precision_accumulates_and_resumes():
 
 
 @cpu_only
+def test_scaler_of_a_gpu_resumes_a_run_of_the_cpu():
+    saved = build(dtype='bfloat16')[1].state_dict()
+    resumed = build(dtype='bfloat16')[1]
+    resumed.loss_scaler = torch.amp.GradScaler('cpu', init_scale=8.0)  # one that is enabled, as on a GPU
+    resumed.load_state_dict(saved)
+    assert resumed.loss_scaler.get_scale() == 8.0
+    other = build(dtype='bfloat16')[1]
+    other.loss_scaler = torch.amp.GradScaler('cpu', init_scale=2.0)
+    other.load_state_dict(resumed.state_dict())
+    assert other.loss_scaler.get_scale() == 8.0
+
+
+@cpu_only
 @pytest.mark.parametrize('dtype', ['float16', torch.float16, 'float64'])
 def test_other_types_are_refused(dtype):
     with pytest.raises(ValueError, match=r'needs a GPU.*bfloat16.*OptimWrapper'):
