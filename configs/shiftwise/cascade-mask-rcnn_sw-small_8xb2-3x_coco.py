@@ -1,6 +1,6 @@
 """Cascade Mask R-CNN with SW-S on COCO, 36 epochs. Official result: 52.7 box AP, 45.67 mask AP.
 
-The authors publish the result, not the recipe: this is the one of SW-T.
+The authors publish the result, but neither recipe nor weights: this is the recipe of SW-T.
 """
 
 _base_ = '../cascade_mask_rcnn_sw_coco.py'

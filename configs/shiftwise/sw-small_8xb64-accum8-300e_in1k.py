@@ -1,6 +1,6 @@
 """SW-S on ImageNet-1K, 300 epochs. Official result: 83.9 top-1.
 
-The authors publish the result, not the recipe: this is the one of SW-T.
+The authors publish the result, but neither recipe nor weights: this is the recipe of SW-T.
 """
 
 _base_ = '../sw_imagenet.py'

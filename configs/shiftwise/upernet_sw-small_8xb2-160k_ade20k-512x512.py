@@ -1,6 +1,6 @@
 """UPerNet with SW-S on ADE20K, 160k iterations. Official result: 49.79 mIoU, 50.83 with multi-scale testing.
 
-The authors publish the result, not the recipe: this is the one of SW-T.
+The authors publish the result, but neither recipe nor weights: this is the recipe of SW-T.
 """
 
 _base_ = '../upernet_sw_ade20k.py'
@@ -10,3 +10,6 @@ model = dict(
     decode_head=dict(in_channels=[96, 192, 384, 768]),
     auxiliary_head=dict(in_channels=384),
 )
+
+# Twelve layers, as stage 3 has nine blocks more.
+optim_wrapper = dict(paramwise_cfg=dict(num_layers=12))

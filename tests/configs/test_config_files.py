@@ -6,6 +6,7 @@ import pytest
 import torch
 from mim.commands.search import convert2df
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, init_default_scope
 from mmengine.utils import get_installed_path
 from modelindex.load_model_index import load
@@ -15,10 +16,8 @@ CONFIGS = REPOSITORY / 'configs'
 INDEX = convert2df(load(str(REPOSITORY / 'model-index.yml')))
 
 
-def build_model(name: str, num_paths: int) -> torch.nn.Module:
-    cfg = Config.fromfile(CONFIGS / name)
+def build_model(cfg: Config) -> torch.nn.Module:
     init_default_scope(cfg.default_scope)
-    cfg.model.backbone.num_paths = num_paths
     with torch.device('meta'):  # no memory, no initialisation
         return MODELS.build(cfg.model)
 
@@ -35,9 +34,21 @@ def build_model(name: str, num_paths: int) -> torch.nn.Module:
     ],
 )
 def test_published_size(name, num_paths, millions):
-    count = sum(p.numel() for p in build_model(name, num_paths).parameters()) / 1e6
+    cfg = Config.fromfile(CONFIGS / name)
+    cfg.model.backbone.num_paths = num_paths
+    count = sum(p.numel() for p in build_model(cfg).parameters()) / 1e6
     digits = len(str(millions).partition('.')[2])
     assert round(count, digits) == pytest.approx(millions)
+
+
+@pytest.mark.parametrize('config', INDEX['config'])
+def test_optimizer_takes_every_parameter(config):
+    cfg = Config.fromfile(REPOSITORY / config)
+    model = build_model(cfg)
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    assert sum(len(group['params']) for group in groups) == len(list(model.parameters()))
+    assert all(param.ndim > 1 for group in groups if group['weight_decay'] for param in group['params'])
+    assert max(group['lr'] for group in groups) == cfg.optim_wrapper.optimizer.lr
 
 
 def test_detector_differs_from_convnexts_in_the_backbone_only():
@@ -81,6 +92,9 @@ def test_every_config_is_in_the_index():
     assert files == {REPOSITORY / config for config in INDEX['config']}
 
 
-def test_configs_work_where_mim_finds_them():
-    installed = Config.fromfile(REPOSITORY / 'sw_mm/.mim/configs/upernet_sw_ade20k.py')
-    assert installed.to_dict() == Config.fromfile(CONFIGS / 'upernet_sw_ade20k.py').to_dict()
+@pytest.mark.parametrize('config', INDEX['config'])
+def test_survives_where_mim_puts_it(config, tmp_path):
+    """`mim train` reads the configs inside the package, `mim download` writes each into one file."""
+    Config.fromfile(REPOSITORY / 'sw_mm/.mim' / config).dump(tmp_path / 'downloaded.py')
+    downloaded = Config.fromfile(tmp_path / 'downloaded.py')
+    assert downloaded.to_dict() == Config.fromfile(REPOSITORY / config).to_dict()
