@@ -197,8 +197,8 @@ def _is_plain(node: ast.expr) -> bool:
             return all(map(_is_plain, items))
         case ast.Dict(keys=keys, values=values):
             return None not in keys and all(map(_is_plain, [*keys, *values]))
-        case ast.Call(func=ast.Name(id='dict'), args=[], keywords=keywords):
-            return all(keyword.arg is not None and _is_plain(keyword.value) for keyword in keywords)
+        case ast.Call(func=ast.Name(id='dict'), args=[] | [ast.Dict()] as args, keywords=keywords):
+            return all(map(_is_plain, args)) and all(item.arg and _is_plain(item.value) for item in keywords)
     return False
 
 

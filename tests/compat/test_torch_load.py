@@ -223,7 +223,8 @@ def test_download(path, monkeypatch):
         '',
         "model = dict(type='ResNet', out_indices=(0, 1), lr=-1e-3, names={'a': [None, True]}, s={1, 2})\nx = 3",
         "custom_imports = dict(imports=['sw_mm.compat', 'mmseg.models'], allow_failed_imports=False)",
-        Config(dict(a=dict(b=[1, (2.5, 'three')], c=None), d=-1)).pretty_text,
+        Config(dict(a=dict(b=[1, (2.5, 'three')], c=None), d=-1, keys={'a.b': dict(lr_mult=0.1)})).pretty_text,
+        "x = dict({'a.b': 1}, c=2)",
     ],
 )
 def test_plain_config(text):
@@ -247,6 +248,9 @@ def test_plain_config(text):
         "x = '{{ fileDirname }}'",
         'x.y = 1',
         'x = dict(**{})',
+        "x = dict({'a': print()})",
+        'x = dict([1])',
+        'x = dict({**y})',
         'x =',
         'x = ' + '-' * 100_000 + '1',
         None,
