@@ -46,6 +46,14 @@ def fingerprint(lock: Path, version: Sequence[int] = sys.version_info) -> str:
     return digest.hexdigest()
 
 
+def install_key(checkout: Path) -> str:
+    """What the editable install depends on: where the sources are, and their metadata (entry points, packages)."""
+    digest = hashlib.sha256()
+    for name in ('pyproject.toml', 'setup.py'):
+        digest.update((checkout / name).read_bytes())
+    return f'{checkout} {digest.hexdigest()}'
+
+
 def read_stamp(venv: Path) -> dict[str, str]:
     try:
         return json.loads((venv / STAMP).read_text())
@@ -148,12 +156,13 @@ def install(venv: Path, lock: Path, log_file: Path) -> None:
 def make_environment(venv: Path, lock: Path, checkout: Path = CHECKOUT) -> None:
     """Bring ``venv`` to the state that ``lock`` describes, with ``checkout`` installed in it as editable."""
     wanted = fingerprint(lock)
+    sources = install_key(checkout)
     stamp = read_stamp(venv)
     if venv.exists() and not stamp and any(venv.iterdir()):
         raise SetupError(
             f'{venv} exists and was not made by `make setup`: remove it, or set SW_MM_VENV to another folder'
         )
-    if stamp.get('lock') == wanted and stamp.get('checkout') == str(checkout):
+    if stamp.get('lock') == wanted and stamp.get('sources') == sources:
         return
     handle, name = tempfile.mkstemp(prefix='sw_mm-setup-', suffix='.log')
     os.close(handle)
@@ -172,7 +181,7 @@ def make_environment(venv: Path, lock: Path, checkout: Path = CHECKOUT) -> None:
         'installing sw_mm',
         log_file,
     )
-    write_stamp(venv, lock=wanted, checkout=str(checkout))
+    write_stamp(venv, lock=wanted, sources=sources)
     log_file.unlink()
     print(f'environment ready: {venv}', flush=True)
 

@@ -92,24 +92,37 @@ def test_only_torch_decides_about_cuda_libraries(make_env, lock, tmp_path, monke
     monkeypatch.setattr(make_env, 'run_pip', record)
     monkeypatch.setattr(make_env, 'check_machine', lambda venv: None)
     monkeypatch.setattr(make_env.subprocess, 'run', lambda *a, **k: (tmp_path / 'venv').mkdir() or FakeDone)
-    make_env.make_environment(tmp_path / 'venv', lock, tmp_path / 'one')
+    one, two = (checkout(tmp_path / name) for name in ('one', 'two'))
+    make_env.make_environment(tmp_path / 'venv', lock, one)
     torch_call, rest, editable = calls[1:]
     assert '-c' in torch_call
     assert 'nvidia-cublas==13.0' in torch_call  # as a constraint: a CPU build of torch brings none of them
     assert 'torch==1.0\nmmengine==0.1' in rest
     assert 'nvidia' not in rest
-    assert str(tmp_path / 'one') in editable
+    assert str(one) in editable
 
     calls.clear()
-    make_env.make_environment(tmp_path / 'venv', lock, tmp_path / 'one')
+    make_env.make_environment(tmp_path / 'venv', lock, one)
     assert calls == []
-    make_env.make_environment(tmp_path / 'venv', lock, tmp_path / 'two')
+    make_env.make_environment(tmp_path / 'venv', lock, two)
     assert len(calls) == 1
-    assert str(tmp_path / 'two') in calls[0]
+    assert str(two) in calls[0]
+
+    calls.clear()
+    (two / 'pyproject.toml').write_text('[project.entry-points]')
+    make_env.make_environment(tmp_path / 'venv', lock, two)
+    assert len(calls) == 1
 
 
 class FakeDone:
     returncode = 0
+
+
+def checkout(folder):
+    folder.mkdir()
+    for name in ('pyproject.toml', 'setup.py'):
+        (folder / name).touch()
+    return folder
 
 
 def test_a_failed_run_leaves_nothing_and_says_one_line(tmp_path):
