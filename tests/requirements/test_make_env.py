@@ -126,10 +126,10 @@ def checkout(folder):
 
 
 def test_a_failed_run_leaves_nothing_and_says_one_line(tmp_path):
-    shutil.copy(SCRIPT, tmp_path)
-    (tmp_path / 'requirements').mkdir()
-    script = shutil.copy(SCRIPT, tmp_path / 'requirements')
-    (tmp_path / 'requirements' / 'tiny.txt').write_text('torch==0.0.0.1\ntorchvision==0.0.0.1\n')
+    requirements = checkout(tmp_path / 'checkout') / 'requirements'
+    requirements.mkdir()
+    script = shutil.copy(SCRIPT, requirements)
+    (requirements / 'tiny.txt').write_text('torch==0.0.0.1\ntorchvision==0.0.0.1\n')
     environment = {**os.environ, 'PIP_NO_INDEX': '1', 'TMPDIR': str(tmp_path)}
     command = [sys.executable, script, '--venv', str(tmp_path / 'venv'), '--stack', 'tiny']
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
