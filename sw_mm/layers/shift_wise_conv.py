@@ -115,7 +115,9 @@ class ShiftWiseConv2d(nn.Module):
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f'x must be (N, in_channels={self.in_channels}, H, W); got shape {tuple(x.shape)}')
         channels = self.tables.channels
-        rep, ghost = _select_channels(x, self.channel_order).split([channels, self.in_channels - channels], dim=1)
+        # Two selections, not one that is split: the operator wants a dense map.
+        indices = self.channel_order.split([channels, self.in_channels - channels])
+        rep, ghost = (_select_channels(x, index) for index in indices)
         if self.form == 'full':
             mixed = folded_shift_conv2d(rep, self.horizontal, self.vertical, self.bias, self.tables)
         else:
