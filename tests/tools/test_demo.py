@@ -62,7 +62,7 @@ def test_the_config_fits_the_data(demo, load_tool):
     assert config.val_dataloader.dataset.metainfo.to_dict() == classes
     assert config.model.decode_head.num_classes == config.model.auxiliary_head.num_classes == len(classes['classes'])
     assert (demo.ROOT / config.data_root) == demo.DATA
-    assert config.crop_size == (landcover.TILE, landcover.TILE)
+    assert max(config.crop_size) <= landcover.TILE
 
 
 def test_a_finished_run_is_only_reported(demo, tmp_path, monkeypatch, capsys):
@@ -126,3 +126,11 @@ def test_labels_are_read_through_mmseg(demo, tmp_path):
     )
     (labels,) = demo.labels_of(dataset)
     np.testing.assert_array_equal(labels, [[[255, 0, 1, 2], [2, 1, 0, 255]]])
+
+
+def test_missing_data_say_how_to_get_them(tmp_path):
+    segmentation = pytest.importorskip('sw_mm.datasets.segmentation')
+    with pytest.raises(FileNotFoundError, match=r'tools/dataset_converters/landcover\.py'):
+        segmentation.LandCoverDataset(
+            data_root=str(tmp_path / 'landcover'), data_prefix=dict(img_path='images/training'), metainfo=METAINFO
+        )
