@@ -1,0 +1,239 @@
+"""What the Triton kernels share: a launch as plain data, the geometry of an axis, and the inner loops.
+
+All kernels work on channels_last maps and walk along *lines*: the rows of a map, or its columns where the kernel is
+longer in that direction. A thread owns one channel, so a convolution needs no communication: a line of pixels and a
+line of sums live in registers, and the taps along the line are unrolled. Sums are fp32.
+
+A map of a fixed size is compiled for that size: which tap meets which pixel is then known, taps that would meet padding
+are left out, and the loops hold nothing but loads and multiply-adds. Otherwise the sizes are arguments, and pixels
+outside the map are loaded as zeros under a mask.
+
+Imported by the Triton backend only, since it needs Triton.
+"""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from math import gcd
+
+import torch
+import triton
+from torch import Tensor
+from triton import language as tl
+
+_OLDEST = (3, 4)
+_TYPES = {torch.float32: '*fp32', torch.float16: '*fp16', torch.bfloat16: '*bf16'}
+DTYPES = tuple(_TYPES)
+
+if tuple(int(part) for part in triton.__version__.split('.')[:2]) < _OLDEST:
+    raise ImportError(
+        f'the Triton kernels need Triton {_OLDEST[0]}.{_OLDEST[1]} or newer, which comes with PyTorch 2.8; '
+        f'this is Triton {triton.__version__}'
+    )
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel with all that its launch needs; tensors on the meta device do for compiling.
+
+    Attributes:
+        kernel: Function decorated with ``triton.jit``.
+        grid: Programs of the launch.
+        arguments: Tensors, integers and None by parameter name, results included.
+        constants: Compile-time constants by parameter name.
+        num_warps: Warps of a program.
+        num_stages: Depth of software pipelines; these kernels have none.
+    """
+
+    kernel: triton.runtime.KernelInterface
+    grid: tuple[int]
+    arguments: Mapping[str, Tensor | int | None]
+    constants: Mapping[str, object]
+    num_warps: int
+    num_stages: int = 1
+
+    def run(self) -> None:
+        """Launch the kernel on the device of its tensors; an empty grid does nothing."""
+        if 0 in self.grid:
+            return
+        device = next(value.device for value in self.arguments.values() if isinstance(value, Tensor))
+        with torch.cuda.device(device) if device.type == 'cuda' else nullcontext():
+            self.kernel[self.grid](
+                **self.arguments, **self.constants, num_warps=self.num_warps, num_stages=self.num_stages
+            )
+
+    def signature(self) -> dict[str, str]:
+        """Type of every parameter in order, as ``triton.compiler.ASTSource`` takes it."""
+        return {name: self._type(name) for name in self.kernel.arg_names}
+
+    def constexprs(self) -> dict[str, object]:
+        """Compile-time constants as ``ASTSource`` takes them: arguments that are None are constants too."""
+        missing = {name: None for name, value in self.arguments.items() if value is None}
+        return {**self.constants, **missing}
+
+    def attributes(self) -> dict[tuple[int], list[list]]:
+        """Arguments known to be multiples of 16, as ``ASTSource`` takes them: the tensors' addresses."""
+        return {
+            (index,): [['tt.divisibility', 16]]
+            for index, name in enumerate(self.kernel.arg_names)
+            if isinstance(self.arguments.get(name), Tensor)
+        }
+
+    def _type(self, name: str) -> str:
+        value = self.arguments.get(name)
+        if isinstance(value, Tensor):
+            return _TYPES[value.dtype]
+        return 'constexpr' if value is None else 'i32'
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a convolution or, ``transposed``, of its gradient with respect to the input.
+
+    At tap ``t``, position ``o`` of the convolution's output meets position ``o * stride - pad + t * dilation`` of its
+    input. A kernel reads one of the two and writes the other.
+
+    Attributes:
+        taps: Taps of the convolution.
+        stride: Stride of the convolution.
+        dilation: Distance of neighbouring taps.
+        pad: Zeros before the input; a negative number cuts.
+        transposed: Read the output's gradient and write the input's.
+        source: Size of what is read; 0 where it is known at run time only.
+        size: Size of what is written; 0 where it is known at run time only.
+        tile: Neighbouring positions that one program writes.
+    """
+
+    taps: int
+    stride: int
+    dilation: int
+    pad: int
+    transposed: bool
+    source: int = 0
+    size: int = 0
+    tile: int = 1
+
+    def tiled(self, size: int, longest: int) -> 'Axis':
+        """Cut the given size into equal tiles of at most ``longest``, multiples of the stride where that matters."""
+        unit = self.stride if self.transposed else 1
+        tiles = -(-size // max(longest // unit * unit, unit))
+        return replace(self, tile=-(-size // (max(tiles, 1) * unit)) * unit)
+
+    def meets(self, position: int, tap: int) -> bool:
+        """Tell whether a written position meets any position that is read at a tap."""
+        return not self.transposed or (position + self.pad - tap * self.dilation) % self.stride == 0
+
+    def met(self, position: int, tap: int) -> int:
+        """Position, read, that a written position meets at a tap."""
+        if self.transposed:
+            return (position + self.pad - tap * self.dilation) // self.stride
+        return position * self.stride - self.pad + tap * self.dilation
+
+    @property
+    def first(self) -> int:
+        """First source position that a tile at 0 reads; its halo included."""
+        return self.met(0, self.taps - 1) if self.transposed else self.met(0, 0)
+
+    @property
+    def span(self) -> int:
+        """Source positions from the first to the last one that a tile reads."""
+        last = self.met(self.tile - 1, 0) if self.transposed else self.met(self.tile - 1, self.taps - 1)
+        return last - self.first + 1
+
+    @property
+    def advance(self) -> int:
+        """Source positions from one tile to the next."""
+        return self.tile // self.stride if self.transposed else self.tile * self.stride
+
+    @property
+    def step(self) -> int:
+        """Distance of the taps at which one position of a transposed axis meets a source position."""
+        return self.stride // gcd(self.stride, self.dilation)
+
+    @property
+    def inverse(self) -> int:
+        """Factor that turns a position into its first tap, modulo the step."""
+        return pow(self.dilation // gcd(self.stride, self.dilation), -1, self.step)
+
+
+def channel_block(channels: int) -> int:
+    """Choose how many channels a program handles: of 32, 64 and 128 what leaves the fewest threads idle."""
+    return min((128, 64, 32), key=lambda size: -(-channels // size) * size)
+
+
+@triton.jit
+def block_of_channels(block, C: tl.constexpr, BLOCK: tl.constexpr):
+    """Channels of a block and the mask to store them under.
+
+    Surplus threads repeat the last channel, so that loads need no mask: each masked load costs an instruction more, to
+    clear its register.
+    """
+    channel = block * BLOCK + tl.arange(0, BLOCK)
+    return tl.minimum(channel, C - 1), channel < C
+
+
+@triton.jit
+def tap_range(line, lines, AXIS: tl.constexpr):
+    """First and one past the last tap at which an output line may meet one of the source lines, across the lines."""
+    if AXIS.transposed:
+        at = line + AXIS.pad
+        first = (tl.maximum(at - (lines - 1) * AXIS.stride, 0) + AXIS.dilation - 1) // AXIS.dilation
+        stop = tl.minimum(tl.maximum(at + AXIS.dilation, 0) // AXIS.dilation, AXIS.taps)
+        if AXIS.stride > 1:
+            # Only taps with (at - tap * dilation) divisible by the stride: every step-th one, or none.
+            common = AXIS.stride // AXIS.step
+            at = tl.maximum(at, 0)
+            tap = at // common * AXIS.inverse % AXIS.step
+            first += (tap - first % AXIS.step + AXIS.step) % AXIS.step
+            stop = tl.where(at % common == 0, stop, 0)
+    else:
+        at = line * AXIS.stride - AXIS.pad
+        first = (tl.maximum(-at, 0) + AXIS.dilation - 1) // AXIS.dilation
+        stop = tl.minimum(tl.maximum(lines - at + AXIS.dilation - 1, 0) // AXIS.dilation, AXIS.taps)
+    return first, stop
+
+
+@triton.jit
+def met(position, tap, AXIS: tl.constexpr):
+    """Do at run time what :meth:`Axis.met` does while compiling."""
+    if AXIS.transposed:
+        return (position + AXIS.pad - tap * AXIS.dilation) // AXIS.stride
+    else:
+        return position * AXIS.stride - AXIS.pad + tap * AXIS.dilation
+
+
+@triton.jit
+def load_line(origin, pixel, start, size, FIRST: tl.constexpr, SPAN: tl.constexpr, FIXED: tl.constexpr):
+    """Load neighbouring pixels of a line as fp32: ``SPAN`` from ``FIRST`` after ``origin``, which is pixel ``start``.
+
+    Pixels outside the line are zero; where the size is fixed they must not be used.
+    """
+    pixels = ()
+    for j in tl.static_range(SPAN):
+        if not FIXED:
+            inside = (start + FIRST + j >= 0) & (start + FIRST + j < size)
+            pixels += (tl.load(origin + (FIRST + j) * pixel, mask=inside, other=0.0).to(tl.float32),)
+        elif start + FIRST + j >= 0 and start + FIRST + j < size:
+            pixels += (tl.load(origin + (FIRST + j) * pixel).to(tl.float32),)
+        else:
+            pixels += (0.0,)
+    return pixels
+
+
+@triton.jit
+def slide(sums, pixels, taps, start, size, C: tl.constexpr, AXIS: tl.constexpr, FIXED: tl.constexpr):
+    """Slide one row of taps over pixels that :func:`load_line` gave, and add to the sums of a tile."""
+    TAPS: tl.constexpr = AXIS.taps
+    TILE: tl.constexpr = AXIS.tile
+    for tap in tl.static_range(TAPS):
+        weight = tl.load(taps + tap * C)
+        added = ()
+        for i in tl.static_range(TILE):
+            if AXIS.meets(i, tap) and (
+                not FIXED or (start + AXIS.met(i, tap) >= 0 and start + AXIS.met(i, tap) < size)
+            ):
+                added += (tl.fma(weight, pixels[AXIS.met(i, tap) - AXIS.first], sums[i]),)
+            else:
+                added += (sums[i],)
+        sums = added
+    return sums
