@@ -66,6 +66,17 @@ def passes(operator: Operator, x: Tensor, weight: Tensor, wanted: Iterable[str] 
     return {name: make[name]() for name in wanted}
 
 
+def in_both_layouts(
+    operators: Mapping[str, Operator], x: Tensor, weight: Tensor, wanted: Iterable[str] = PASSES
+) -> dict[str, dict[str, Run]]:
+    """Make the `passes` of some operators on a contiguous and on a channels_last input."""
+    return {
+        f'{name} {layout}': passes(operator, x.contiguous(memory_format=memory_format), weight, wanted)
+        for layout, memory_format in LAYOUTS.items()
+        for name, operator in operators.items()
+    }
+
+
 def relative_error(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """Largest error among some tensors, each relative to the norm of what is expected."""
     return max(
@@ -84,7 +95,7 @@ def check(name: str, actual: Sequence[Tensor], expected: Sequence[Tensor], dtype
         raise RuntimeError(f'{name} is wrong: relative error {error:.1e}, allowed {TOLERANCE[dtype]:.1e} in {dtype}')
 
 
-def cpu_times(functions: Mapping[str, Callable[[], object]], seconds: float = 0.5) -> dict[str, float]:
+def cpu_times(functions: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, float]:
     """Time functions in turns, so that all of them meet the same state of the machine.
 
     Args:
@@ -109,35 +120,41 @@ def cpu_times(functions: Mapping[str, Callable[[], object]], seconds: float = 0.
     return {name: min(times) for name, times in taken.items()}
 
 
-def gpu_times(functions: Mapping[str, Callable[[], object]], repeats: int = 20) -> dict[str, float]:
-    """Time functions on the current CUDA device in turns, with a cold L2 cache.
+def gpu_times(functions: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+    """Time functions on the current CUDA device in turns, each run with a cold L2 cache.
 
     Args:
         functions: What to time, by name.
-        repeats: Counted runs of each, after three that are not.
+        seconds: How long to go on with each; at least twenty runs, after three that are not counted.
 
     Returns:
         Median time of each in seconds, between events on the device.
     """
     flush = torch.empty(256 * 2**20, dtype=torch.int8, device='cuda')
     taken: dict[str, list[float]] = {name: [] for name in functions}
-    for repeat in range(-3, repeats):
-        for name, function in functions.items():
+    running = dict(functions)
+    while running:
+        for name, function in list(running.items()):
             flush.zero_()
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
             function()
             end.record()
             end.synchronize()
-            if repeat >= 0:
-                taken[name].append(start.elapsed_time(end) / 1e3)
-    return {name: statistics.median(times) for name, times in taken.items()}
+            taken[name].append(start.elapsed_time(end) / 1e3)
+            if len(taken[name]) >= 23 and sum(taken[name]) >= seconds:
+                del running[name]
+    return {name: statistics.median(times[3:]) for name, times in taken.items()}
 
 
-def matmul_flops(dtype: torch.dtype, size: int = 1536) -> float:
-    """Measure the floating point operations a second of a square matrix product: the practical peak of the CPU."""
-    a, b = torch.randn(2, size, size).to(dtype)
-    return 2 * size**3 / cpu_times({'product': lambda: a @ b}, seconds=1.0)['product']
+TIMERS = {'cpu': cpu_times, 'cuda': gpu_times}
+
+
+def matmul_flops(dtype: torch.dtype, device: str = 'cpu') -> float:
+    """Measure the floating point operations a second of a large matrix product: the practical peak of a machine."""
+    size = 1536 if device == 'cpu' else 8192
+    a, b = torch.randn(2, size, size).to(device, dtype)
+    return 2 * size**3 / TIMERS[device]({'product': lambda: a @ b}, 1.0)['product']
 
 
 def environment() -> dict[str, str]:
@@ -160,7 +177,7 @@ def environment() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Case:
-    """A layer to measure on the CPU.
+    """A layer to measure.
 
     Attributes:
         head: Cells that begin its rows; ``layer`` is one of them.
@@ -175,50 +192,56 @@ class Case:
     macs: int
 
 
-def arguments(module: str, description: str) -> argparse.ArgumentParser:
-    """Make the command line that the benchmarks on the CPU share."""
+def arguments(
+    module: str, description: str, device: str = 'cpu', dtypes: Sequence[str] = ('float32',)
+) -> argparse.ArgumentParser:
+    """Make the command line that the benchmarks share; ``dtypes`` are those measured by default."""
     parser = argparse.ArgumentParser(prog=f'python -m benchmarks.{module}', description=description)
     parser.add_argument('--only', default='', help='regular expression that the name of a layer must match')
     parser.add_argument('--pass', dest='passes', nargs='+', choices=PASSES, default=list(PASSES))
-    parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32')
+    parser.add_argument('--dtype', nargs='+', choices=['float32', 'float16', 'bfloat16'], default=list(dtypes))
     parser.add_argument('--seconds', type=float, default=0.5, help='time to spend on each implementation and pass')
-    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--threads', type=int, default=1, help='threads of the CPU')
     parser.add_argument('--out', type=Path, default=RESULTS / f'{module}.csv')
+    parser.set_defaults(device=device)
     return parser
 
 
-def run(args: argparse.Namespace, cases: Iterable[Case]) -> list[dict[str, str]]:
-    """Check and time cases on the CPU, print the rows as they come, write them all.
+def run(args: argparse.Namespace, cases: Callable[[torch.dtype], Iterable[Case]]) -> list[dict[str, str]]:
+    """Check and time cases, print the rows as they come, write them all.
 
     Args:
         args: Command line of `arguments`.
-        cases: What to measure; made one after the other, after the number of threads is set.
+        cases: Makes what to measure in a dtype, one after the other.
 
     Returns:
         The table as `read_csv` gives it.
     """
     torch.set_num_threads(args.threads)
-    dtype = getattr(torch, args.dtype)
-    about, peak = environment(), matmul_flops(dtype)
-    about['peak'] = f'{peak / 1e9:.0f} GF/s in {args.dtype}, measured with a square matrix product'
+    about = environment()
     rows: list[dict[str, object]] = []
-    for case in cases:
-        for name in [name for name in args.passes if name in case.exact]:
-            new = list(_measure(case, name, dtype, args.seconds, peak))
-            print_table(new)
-            rows += new
+    for dtype in (getattr(torch, name) for name in args.dtype):
+        peak = matmul_flops(dtype, args.device)
+        about[f'peak in {dtype}'] = f'{peak / 1e9:.0f} GF/s, measured with a matrix product'
+        for case in cases(dtype):
+            for name in [name for name in args.passes if name in case.exact]:
+                new = list(_measure(case, name, dtype, args, peak))
+                print_table(new)
+                rows += new
     if not rows:
         raise SystemExit(f'no layer matches --only {args.only!r}')
     write_csv(args.out, rows, about)
     return read_csv(args.out)
 
 
-def _measure(case: Case, name: str, dtype: torch.dtype, seconds: float, peak: float) -> Iterator[dict[str, object]]:
+def _measure(
+    case: Case, name: str, dtype: torch.dtype, args: argparse.Namespace, peak: float
+) -> Iterator[dict[str, object]]:
     runs = {who: by_pass[name] for who, by_pass in case.candidates.items() if name in by_pass}
     expected = case.exact[name]()
     for who, function in runs.items():
         check(f'{name} of {case.head["layer"]} by {who}', function(), expected, dtype)
-    times = cpu_times(runs, seconds)
+    times = TIMERS[args.device](runs, args.seconds)
     plain = min(taken for who, taken in times.items() if who.startswith(PLAIN))
     for who, taken in times.items():
         yield {

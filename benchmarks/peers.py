@@ -47,8 +47,10 @@ def fft(layer: Depthwise) -> Operator:
 
 
 def engines(layer: Depthwise, weight: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Inference engines that are installed, each with the weight built in; they take contiguous fp32 maps."""
+    """Inference engines for the CPU that are installed, the weight built in; they take contiguous fp32 maps."""
     made = {}
+    if weight.device.type != 'cpu':
+        return made
     if find_spec('onnx') and find_spec('onnxruntime'):
         made['onnxruntime'] = _onnxruntime(layer, weight)
     if find_spec('openvino'):
