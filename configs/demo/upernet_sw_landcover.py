@@ -41,8 +41,8 @@ model = dict(
 )
 
 # Schedule.
-max_iters = 900
-train_cfg = dict(max_iters=max_iters, val_interval=150)
+max_iters = 400
+train_cfg = dict(max_iters=max_iters, val_interval=100)
 optim_wrapper = dict(optimizer=dict(lr=4e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=50),
