@@ -24,6 +24,7 @@ from triton import language as tl
 _OLDEST = (3, 4)
 _TYPES = {torch.float32: '*fp32', torch.float16: '*fp16', torch.bfloat16: '*bf16'}
 DTYPES = tuple(_TYPES)
+INTERPRETED = triton.knobs.runtime.interpret
 
 if tuple(int(part) for part in triton.__version__.split('.')[:2]) < _OLDEST:
     raise ImportError(
@@ -173,24 +174,12 @@ def block_of_channels(block, C: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def tap_range(line, lines, AXIS: tl.constexpr):
-    """First and one past the last tap at which an output line may meet one of the source lines, across the lines."""
-    if AXIS.transposed:
-        at = line + AXIS.pad
-        first = (tl.maximum(at - (lines - 1) * AXIS.stride, 0) + AXIS.dilation - 1) // AXIS.dilation
-        stop = tl.minimum(tl.maximum(at + AXIS.dilation, 0) // AXIS.dilation, AXIS.taps)
-        if AXIS.stride > 1:
-            # Only taps with (at - tap * dilation) divisible by the stride: every step-th one, or none.
-            common = AXIS.stride // AXIS.step
-            at = tl.maximum(at, 0)
-            tap = at // common * AXIS.inverse % AXIS.step
-            first += (tap - first % AXIS.step + AXIS.step) % AXIS.step
-            stop = tl.where(at % common == 0, stop, 0)
+def line_and_pixel(lines, size, C: tl.constexpr, COLUMNS: tl.constexpr):
+    """Distance of neighbouring lines, and of neighbouring pixels of a line, in elements of a channels_last map."""
+    if COLUMNS:
+        return C, lines * C
     else:
-        at = line * AXIS.stride - AXIS.pad
-        first = (tl.maximum(-at, 0) + AXIS.dilation - 1) // AXIS.dilation
-        stop = tl.minimum(tl.maximum(lines - at + AXIS.dilation - 1, 0) // AXIS.dilation, AXIS.taps)
-    return first, stop
+        return size * C, C
 
 
 @triton.jit
@@ -203,17 +192,50 @@ def met(position, tap, AXIS: tl.constexpr):
 
 
 @triton.jit
-def load_line(origin, pixel, start, size, FIRST: tl.constexpr, SPAN: tl.constexpr, FIXED: tl.constexpr):
-    """Load neighbouring pixels of a line as fp32: ``SPAN`` from ``FIRST`` after ``origin``, which is pixel ``start``.
+def tap_range(line, lines, taps, AXIS: tl.constexpr):
+    """First and one past the last tap at which an output line may meet one of the source lines, across the lines."""
+    if AXIS.transposed:
+        at = line + AXIS.pad
+        first = (tl.maximum(at - (lines - 1) * AXIS.stride, 0) + AXIS.dilation - 1) // AXIS.dilation
+        stop = tl.minimum(tl.maximum(at + AXIS.dilation, 0) // AXIS.dilation, taps)
+        if AXIS.stride > 1:
+            # Only taps with (at - tap * dilation) divisible by the stride: every step-th one, or none.
+            common = AXIS.stride // AXIS.step
+            at = tl.maximum(at, 0)
+            tap = at // common * AXIS.inverse % AXIS.step
+            first += (tap - first % AXIS.step + AXIS.step) % AXIS.step
+            stop = tl.where(at % common == 0, stop, 0)
+    else:
+        at = line * AXIS.stride - AXIS.pad
+        first = (tl.maximum(-at, 0) + AXIS.dilation - 1) // AXIS.dilation
+        stop = tl.minimum(tl.maximum(lines - at + AXIS.dilation - 1, 0) // AXIS.dilation, taps)
+    return first, stop
+
+
+@triton.jit
+def start_sums(bias, channel, BLOCK: tl.constexpr, TILE: tl.constexpr):
+    """What the sums of a tile start from: zero, or the bias."""
+    start = tl.zeros([BLOCK], tl.float32)
+    if bias is not None:
+        start += tl.load(bias + channel).to(tl.float32)
+    sums = ()
+    for _ in tl.static_range(TILE):
+        sums += (start,)
+    return sums
+
+
+@triton.jit
+def load_line(origin, pixel, at, size, FIRST: tl.constexpr, SPAN: tl.constexpr, FIXED: tl.constexpr):
+    """Load neighbouring pixels of a line as fp32: ``SPAN`` from ``FIRST`` after ``origin``, which is pixel ``at``.
 
     Pixels outside the line are zero; where the size is fixed they must not be used.
     """
     pixels = ()
     for j in tl.static_range(SPAN):
         if not FIXED:
-            inside = (start + FIRST + j >= 0) & (start + FIRST + j < size)
+            inside = (at + FIRST + j >= 0) & (at + FIRST + j < size)
             pixels += (tl.load(origin + (FIRST + j) * pixel, mask=inside, other=0.0).to(tl.float32),)
-        elif start + FIRST + j >= 0 and start + FIRST + j < size:
+        elif at + FIRST + j >= 0 and at + FIRST + j < size:
             pixels += (tl.load(origin + (FIRST + j) * pixel).to(tl.float32),)
         else:
             pixels += (0.0,)
@@ -221,19 +243,68 @@ def load_line(origin, pixel, start, size, FIRST: tl.constexpr, SPAN: tl.constexp
 
 
 @triton.jit
-def slide(sums, pixels, taps, start, size, C: tl.constexpr, AXIS: tl.constexpr, FIXED: tl.constexpr):
-    """Slide one row of taps over pixels that :func:`load_line` gave, and add to the sums of a tile."""
+def slide(
+    sums,
+    pixels,
+    taps,
+    tap_pixel,
+    valid,
+    at,
+    size,
+    FIRST: tl.constexpr,
+    AXIS: tl.constexpr,
+    FIXED: tl.constexpr,
+):
+    """Slide a row of taps, of which the ``valid`` ones count, over pixels from :func:`load_line`; add to the sums."""
     TAPS: tl.constexpr = AXIS.taps
     TILE: tl.constexpr = AXIS.tile
     for tap in tl.static_range(TAPS):
-        weight = tl.load(taps + tap * C)
+        if valid is None:
+            weight = tl.load(taps + tap * tap_pixel).to(tl.float32)
+        else:
+            weight = tl.load(taps + tap * tap_pixel, mask=tap < valid, other=0.0).to(tl.float32)
         added = ()
         for i in tl.static_range(TILE):
-            if AXIS.meets(i, tap) and (
-                not FIXED or (start + AXIS.met(i, tap) >= 0 and start + AXIS.met(i, tap) < size)
-            ):
-                added += (tl.fma(weight, pixels[AXIS.met(i, tap) - AXIS.first], sums[i]),)
+            if AXIS.meets(i, tap) and (not FIXED or (at + AXIS.met(i, tap) >= 0 and at + AXIS.met(i, tap) < size)):
+                added += (tl.fma(weight, pixels[AXIS.met(i, tap) - FIRST], sums[i]),)
             else:
                 added += (sums[i],)
         sums = added
+    return sums
+
+
+@triton.jit
+def store_line(out, pixel, sums, start, size, mask, TILE: tl.constexpr, FIXED: tl.constexpr):
+    """Store the sums of a tile that begins at ``start``, up to the end of the line."""
+    for i in tl.static_range(TILE):
+        if not FIXED:
+            tl.store(out + (start + i) * pixel, sums[i].to(out.dtype.element_ty), mask=mask & (start + i < size))
+        elif start + i < size:
+            tl.store(out + (start + i) * pixel, sums[i].to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def convolve(
+    sums,
+    source,
+    taps,
+    line,
+    at,
+    source_size,
+    source_lines,
+    C: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    LINE: tl.constexpr,
+    CROSS: tl.constexpr,
+    FIXED: tl.constexpr,
+):
+    """Add to the sums of a tile what one kernel gives; ``source`` points to an image and ``taps`` to the kernel."""
+    FIRST: tl.constexpr = LINE.first
+    SPAN: tl.constexpr = LINE.span
+    line_stride, pixel = line_and_pixel(source_lines, source_size, C, COLUMNS)
+    first, stop = tap_range(line, source_lines, CROSS.taps, CROSS)
+    for tap in range(first, stop, CROSS.step if CROSS.transposed else 1):
+        origin = source + met(line, tap, CROSS) * line_stride + at * pixel
+        pixels = load_line(origin, pixel, at, source_size, FIRST, SPAN, FIXED)
+        sums = slide(sums, pixels, taps + tap * (LINE.taps * C), C, None, at, source_size, FIRST, LINE, FIXED)
     return sums

@@ -1,8 +1,12 @@
-"""Depthwise convolution and its gradients in Triton.
+"""Depthwise convolution and its gradients in Triton, one launch each.
 
-Every pass is one launch. A program writes one tile of one line for a block of channels; it walks over those kernel rows
+A program of :func:`conv_lines` writes a tile of one line, for a block of channels, and walks over those kernel rows
 that lie on the map only. The gradient with respect to the input is the same kernel with source and result exchanged:
 for any stride and dilation, which tap meets which pixel is still known at compile time.
+
+The gradient with respect to the kernels is a convolution as well, of the input with the output's gradient; its output
+is as small as a kernel, so :func:`weight_grad_lines` splits the batch among programs, whose partial sums are added
+afterwards. No pass uses atomics: equal input gives equal bits.
 """
 
 from dataclasses import replace
@@ -12,59 +16,67 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from .._triton import DTYPES, Axis, Launch, block_of_channels, channel_block, load_line, met, slide, tap_range
+from .._triton import (
+    DTYPES,
+    INTERPRETED,
+    Axis,
+    Launch,
+    block_of_channels,
+    channel_block,
+    convolve,
+    line_and_pixel,
+    load_line,
+    met,
+    slide,
+    start_sums,
+    store_line,
+    tap_range,
+)
 
 _Pair = tuple[int, int]
 _Padding = tuple[int, int, int, int]
 
-# Positions of a line whose sums one thread holds in registers.
+# Positions of a line, or taps of a kernel, whose sums one thread holds in registers.
 _LONGEST_TILE = 28
 # Square maps up to this side are taken to come in this size only, so that compiling for the size pays.
 _LARGEST_FIXED = 64
+# Warps that the gradient of the kernels is split into: 16 on each multiprocessor of the largest GPUs, and the same on
+# all others so that results do not depend on the device.
+_WEIGHT_GRAD_WARPS = 2048
 
 
-@triton.jit
+# A function apart for every tile: some of Triton's compiler passes take quadratic time.
+@triton.jit(noinline=True)
 def conv_tile(
     source,
     taps,
     bias,
     out,
-    pixel,
-    line_stride,
-    out_pixel,
+    block,
+    image,
     line,
-    lines,
     start,
     at,
     source_size,
+    source_lines,
     size,
-    mask,
+    lines,
     C: tl.constexpr,
     BLOCK: tl.constexpr,
+    COLUMNS: tl.constexpr,
     LINE: tl.constexpr,
     CROSS: tl.constexpr,
     FIXED: tl.constexpr,
 ):
-    """Convolve one tile; pointers are those of the image, of the output line, and of the channels' first tap."""
+    """Convolve the tile from ``start``, for which the source is read around ``at``."""
     TILE: tl.constexpr = LINE.tile
-    FIRST: tl.constexpr = LINE.first
-    SPAN: tl.constexpr = LINE.span
-    initial = tl.zeros([BLOCK], tl.float32)
-    if bias is not None:
-        initial += tl.load(bias).to(tl.float32)
-    sums = ()
-    for _ in tl.static_range(TILE):
-        sums += (initial,)
-    first, stop = tap_range(line, lines, CROSS)
-    for tap in range(first, stop, CROSS.step if CROSS.transposed else 1):
-        origin = source + met(line.to(tl.int64), tap, CROSS) * line_stride + at * pixel
-        pixels = load_line(origin, pixel, at, source_size, FIRST, SPAN, FIXED)
-        sums = slide(sums, pixels, taps + tap * (LINE.taps * C), at, source_size, C, LINE, FIXED)
-    for i in tl.static_range(TILE):
-        if not FIXED:
-            tl.store(out + (start + i) * out_pixel, sums[i].to(out.dtype.element_ty), mask=mask & (start + i < size))
-        elif start + i < size:
-            tl.store(out + (start + i) * out_pixel, sums[i].to(out.dtype.element_ty), mask=mask)
+    channel, mask = block_of_channels(block, C, BLOCK)
+    source += image * source_lines * source_size * C + channel
+    sums = start_sums(bias, channel, BLOCK, TILE)
+    sums = convolve(sums, source, taps + channel, line, at, source_size, source_lines, C, COLUMNS, LINE, CROSS, FIXED)
+    line_stride, pixel = line_and_pixel(lines, size, C, COLUMNS)
+    out += image * lines * size * C + line * line_stride + channel
+    store_line(out, pixel, sums, start, size, mask, TILE, FIXED)
 
 
 @triton.jit(do_not_specialize=['source_size', 'source_lines', 'size', 'lines'])
@@ -83,58 +95,147 @@ def conv_lines(
     LINE: tl.constexpr,
     CROSS: tl.constexpr,
 ):
-    """Convolve, or transposed: one program is a tile of a line, for a block of channels. Sizes count along the lines."""
-    FIXED: tl.constexpr = LINE.size > 0
-    source_size = LINE.source if FIXED else source_size
-    source_lines = CROSS.source if FIXED else source_lines
-    size = LINE.size if FIXED else size
-    lines = CROSS.size if FIXED else lines
-    tiles = (size + LINE.tile - 1) // LINE.tile
+    """Convolve, or transposed: one program is a tile of a line, for a block of channels.
 
-    # Neighbouring channels first, then along the lines of an image: what runs together shares pixels.
-    blocks: tl.constexpr = (C + BLOCK - 1) // BLOCK
+    Sizes count along the lines, and are arguments where the axes leave them open.
+    """
+    BLOCKS: tl.constexpr = (C + BLOCK - 1) // BLOCK
+    TILES: tl.constexpr = (LINE.size + LINE.tile - 1) // LINE.tile
     program = tl.program_id(0)
-    channel, mask = block_of_channels(program % blocks, C, BLOCK)
-    tile = program // blocks % tiles
-    line = program // blocks // tiles % lines
-    image = (program // blocks // tiles // lines).to(tl.int64)
-
-    source += image * source_lines * source_size * C + channel
-    out += image * lines * size * C + channel
-    pixel = (source_lines if COLUMNS else 1) * C
-    out_pixel = (lines if COLUMNS else 1) * C
-    line_stride = C if COLUMNS else source_size * C
-    out += line.to(tl.int64) * (C if COLUMNS else size * C)
-    taps += channel
-    bias = None if bias is None else bias + channel
-
-    if FIXED:
-        TILES: tl.constexpr = (LINE.size + LINE.tile - 1) // LINE.tile
+    block = program % BLOCKS
+    if TILES:
+        tile = program // BLOCKS % TILES
+        line = program // (BLOCKS * TILES) % CROSS.size
+        image = program // (BLOCKS * TILES * CROSS.size)
         for i in tl.static_range(TILES):
             if tile == i:
                 conv_tile(
-                    source, taps, bias, out, pixel, line_stride, out_pixel,
-                    line, source_lines, i * LINE.tile, i * LINE.advance, LINE.source, LINE.size, mask, C, BLOCK, LINE, CROSS, FIXED,
+                    source, taps, bias, out, block, image.to(tl.int64), line.to(tl.int64), i * LINE.tile,
+                    i * LINE.advance, LINE.source, CROSS.source, LINE.size, CROSS.size,
+                    C, BLOCK, COLUMNS, LINE, CROSS, True,
                 )  # fmt: skip
     else:
+        tiles = (size + LINE.tile - 1) // LINE.tile
+        tile = program // BLOCKS % tiles
+        line = program // BLOCKS // tiles % lines
+        image = program // BLOCKS // tiles // lines
         conv_tile(
-            source, taps, bias, out, pixel, line_stride, out_pixel,
-            line, source_lines, tile * LINE.tile, tile * LINE.advance, source_size, size, mask, C, BLOCK, LINE, CROSS, FIXED,
+            source, taps, bias, out, block, image.to(tl.int64), line.to(tl.int64), tile * LINE.tile,
+            tile * LINE.advance, source_size, source_lines, size, lines, C, BLOCK, COLUMNS, LINE, CROSS, False,
         )  # fmt: skip
 
 
-def plan_forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Padding, dilation: _Pair
-) -> Launch:
-    """Plan :func:`forward`; the launch's argument ``out`` is the result."""
-    return _plan_conv(x, weight, bias, _output_size(x, weight, stride, padding, dilation), stride, padding, dilation)
+@triton.jit(noinline=True)
+def weight_grad_tile(
+    x,
+    grad,
+    partial,
+    block,
+    split,
+    tap,
+    start,
+    images,
+    source_size,
+    source_lines,
+    size,
+    lines,
+    images_per_split,
+    lines_per_split,
+    C: tl.constexpr,
+    BLOCK: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    LINE: tl.constexpr,
+    CROSS: tl.constexpr,
+    FIXED: tl.constexpr,
+):
+    """Sum up the taps from ``start`` of one row of the kernels, over a split's share of the images and lines."""
+    TILE: tl.constexpr = LINE.tile
+    FIRST: tl.constexpr = LINE.first
+    SPAN: tl.constexpr = LINE.span
+    channel, mask = block_of_channels(block, C, BLOCK)
+    line_stride, pixel = line_and_pixel(source_lines, source_size, C, COLUMNS)
+    grad_line, grad_pixel = line_and_pixel(lines, size, C, COLUMNS)
+
+    line_splits = (lines + lines_per_split - 1) // lines_per_split
+    first, stop = tap_range(tap, source_lines, lines, CROSS)
+    first = tl.maximum(first, split % line_splits * lines_per_split)
+    stop = tl.minimum(stop, split % line_splits * lines_per_split + lines_per_split)
+    first_image = split // line_splits * images_per_split
+    stop_image = tl.minimum(first_image + images_per_split, images)
+
+    sums = start_sums(None, channel, BLOCK, TILE)
+    x += first_image * source_lines * source_size * C + channel
+    grad += first_image * lines * size * C + channel
+    for _ in range(first_image, stop_image):
+        for line in range(first, stop):
+            row = x + met(tap, line, CROSS) * line_stride
+            if FIXED:
+                at: tl.constexpr = start * LINE.stride
+                pixels = load_line(row + at * pixel, pixel, at, source_size, FIRST, SPAN, FIXED)
+                sums = slide(
+                    sums, pixels, grad + line * grad_line, grad_pixel, None, at, source_size, FIRST, LINE, FIXED
+                )
+            else:
+                for position in range(0, size, LINE.taps):
+                    begin = start * LINE.stride + position * LINE.dilation
+                    pixels = load_line(row + begin * pixel, pixel, begin, source_size, FIRST, SPAN, FIXED)
+                    origin = grad + line * grad_line + position * grad_pixel
+                    sums = slide(
+                        sums, pixels, origin, grad_pixel, size - position, begin, source_size, FIRST, LINE, FIXED
+                    )
+        x += source_lines * source_size * C
+        grad += lines * size * C
+    partial += (split * CROSS.size + tap) * (LINE.size * C) + channel
+    store_line(partial, C, sums, start, LINE.size, mask, TILE, FIXED)
 
 
-def plan_input_grad(
-    grad: Tensor, weight: Tensor, input_size: _Pair, stride: _Pair, padding: _Padding, dilation: _Pair
-) -> Launch:
-    """Plan :func:`input_grad`; the launch's argument ``out`` is the result."""
-    return _plan_conv(grad, weight, None, input_size, stride, padding, dilation, transposed=True)
+@triton.jit(
+    do_not_specialize=[
+        'images', 'source_size', 'source_lines', 'size', 'lines', 'images_per_split', 'lines_per_split',
+    ]
+)  # fmt: skip
+def weight_grad_lines(
+    x,
+    grad,
+    partial,
+    images,
+    source_size,
+    source_lines,
+    size,
+    lines,
+    images_per_split,
+    lines_per_split,
+    C: tl.constexpr,
+    BLOCK: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    LINE: tl.constexpr,
+    CROSS: tl.constexpr,
+):
+    """Gradient of the kernels: one program is some taps of one kernel row, for a block of channels and a split.
+
+    Of the axes, the taps are the positions of the output's gradient, and what is written is the kernel.
+    """
+    BLOCKS: tl.constexpr = (C + BLOCK - 1) // BLOCK
+    TILES: tl.constexpr = (LINE.size + LINE.tile - 1) // LINE.tile
+    program = tl.program_id(0)
+    block = program % BLOCKS
+    tile = program // BLOCKS % TILES
+    tap = (program // (BLOCKS * TILES) % CROSS.size).to(tl.int64)
+    split = (program // (BLOCKS * TILES * CROSS.size)).to(tl.int64)
+    if LINE.source:
+        for i in tl.static_range(TILES):
+            if tile == i:
+                weight_grad_tile(
+                    x, grad, partial, block, split, tap, i * LINE.tile, images,
+                    LINE.source, CROSS.source, LINE.taps, CROSS.taps, images_per_split, lines_per_split,
+                    C, BLOCK, COLUMNS, LINE, CROSS, True,
+                )  # fmt: skip
+    else:
+        weight_grad_tile(
+            x, grad, partial, block, split, tap, tile * LINE.tile, images,
+            source_size, source_lines, size, lines, images_per_split, lines_per_split,
+            C, BLOCK, COLUMNS, LINE, CROSS, False,
+        )  # fmt: skip
 
 
 def forward(
@@ -161,16 +262,55 @@ def forward(
 def input_grad(
     grad: Tensor, weight: Tensor, input_size: _Pair, stride: _Pair, padding: _Padding, dilation: _Pair
 ) -> Tensor:
-    """Gradient of :func:`forward` with respect to its input of the given height and width, channels_last."""
+    """Gradient of :func:`forward` with respect to an input of the given height and width, channels_last."""
     launch = plan_input_grad(grad, weight, input_size, stride, padding, dilation)
     launch.run()
     return launch.arguments['out']
 
 
-def _output_size(x: Tensor, weight: Tensor, stride: _Pair, padding: _Padding, dilation: _Pair) -> _Pair:
+def weight_grad(
+    x: Tensor, grad: Tensor, kernel_size: _Pair, stride: _Pair, padding: _Padding, dilation: _Pair
+) -> Tensor:
+    """Gradient of :func:`forward` with respect to its kernels, ``(C, 1, kh, kw)`` in the dtype of ``x``.
+
+    The batch is split and the parts are added in an order that depends on shapes only.
+    """
+    launch = plan_weight_grad(x, grad, kernel_size, stride, padding, dilation)
+    launch.run()
+    taps = launch.arguments['partial'].sum(dim=0)
+    taps = taps.permute(2, 1, 0) if launch.constants['COLUMNS'] else taps.permute(2, 0, 1)
+    return taps.unsqueeze(1).to(x.dtype).contiguous()
+
+
+def unsupported(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> str | None:
+    """Tell why the kernels cannot take these tensors, or None if they can."""
+    for name, tensor in (('x', x), ('weight', weight), ('bias', bias)):
+        if tensor is not None and tensor.dtype not in DTYPES:
+            return f'{name} is {tensor.dtype}; the Triton kernels take {", ".join(map(str, DTYPES))}'
+        if tensor is not None and not (tensor.is_cuda or (tensor.device.type == 'cpu' and INTERPRETED)):
+            return (
+                f'{name} is on {tensor.device}; the Triton kernels need a CUDA device, '
+                'or TRITON_INTERPRET=1 in the environment when Python starts'
+            )
+    return None
+
+
+def plan_forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Padding, dilation: _Pair
+) -> Launch:
+    """Plan :func:`forward`; the launch's argument ``out`` is the result."""
     left, right, top, bottom = padding
     padded = x.shape[2] + top + bottom, x.shape[3] + left + right
-    return tuple((padded[i] - dilation[i] * (weight.shape[2 + i] - 1) - 1) // stride[i] + 1 for i in (0, 1))
+    size = tuple((padded[i] - dilation[i] * (weight.shape[2 + i] - 1) - 1) // stride[i] + 1 for i in (0, 1))
+    return _plan_conv(x, weight, bias, size, stride, (top, left), dilation, transposed=False)
+
+
+def plan_input_grad(
+    grad: Tensor, weight: Tensor, input_size: _Pair, stride: _Pair, padding: _Padding, dilation: _Pair
+) -> Launch:
+    """Plan :func:`input_grad`; the launch's argument ``out`` is the result."""
+    left, _, top, _ = padding
+    return _plan_conv(grad, weight, None, input_size, stride, (top, left), dilation, transposed=True)
 
 
 def _plan_conv(
@@ -179,38 +319,88 @@ def _plan_conv(
     bias: Tensor | None,
     size: _Pair,
     stride: _Pair,
-    padding: _Padding,
+    pad: _Pair,
     dilation: _Pair,
-    transposed: bool = False,
+    transposed: bool,
 ) -> Launch:
     n, channels, *source_size = source.shape
-    kernel_size = weight.shape[2:]
     axes = [
-        Axis(kernel_size[i], stride[i], dilation[i], (padding[2], padding[0])[i], transposed, source_size[i], size[i])
-        for i in (0, 1)
+        Axis(weight.shape[2 + i], stride[i], dilation[i], pad[i], transposed, source_size[i], size[i]) for i in (0, 1)
     ]
-    columns = kernel_size[0] > kernel_size[1]
+    columns = weight.shape[2] > weight.shape[3]
     cross, line = reversed(axes) if columns else axes
     line = line.tiled(line.size, _LONGEST_TILE)
-    out = torch.empty((n, channels, *size), dtype=source.dtype, device=source.device, memory_format=torch.channels_last)
     block = channel_block(channels)
     arguments = {
         'source': source.contiguous(memory_format=torch.channels_last),
-        # fp32 taps need no conversion in the loop.
-        'taps': weight[:, 0].permute(2, 1, 0).permute((0, 1, 2) if columns else (1, 0, 2)).float().contiguous(),
+        'taps': tap_rows(weight, columns),
         'bias': None if bias is None else bias.contiguous(),
-        'out': out,
+        'out': torch.empty(
+            (n, channels, *size), dtype=source.dtype, device=source.device, memory_format=torch.channels_last
+        ),
         'source_size': line.source,
         'source_lines': cross.source,
         'size': line.size,
         'lines': cross.size,
     }
     programs = -(-channels // block) * -(-line.size // line.tile) * cross.size * n
-    if not _is_fixed(source_size, size):
+    if not is_fixed(source_size, size):
         line, cross = (replace(axis, source=0, size=0) for axis in (line, cross))
     constants = {'C': channels, 'BLOCK': block, 'COLUMNS': columns, 'LINE': line, 'CROSS': cross}
     return Launch(conv_lines, (programs,), arguments, constants, num_warps=block // 32)
 
 
-def _is_fixed(*sizes: _Pair) -> bool:
+def plan_weight_grad(
+    x: Tensor, grad: Tensor, kernel_size: _Pair, stride: _Pair, padding: _Padding, dilation: _Pair
+) -> Launch:
+    """Plan :func:`weight_grad`; the launch's argument ``partial`` has the sums of each split, one kernel row a row."""
+    n, channels, *size = grad.shape
+    axes = [
+        # Seen from the kernel: neighbouring taps are `dilation` apart on the map, and neighbouring outputs `stride`.
+        Axis(size[i], dilation[i], stride[i], (padding[2], padding[0])[i], False, x.shape[2 + i], kernel_size[i])
+        for i in (0, 1)
+    ]
+    columns = kernel_size[0] > kernel_size[1]
+    cross, line = reversed(axes) if columns else axes
+    line = line.tiled(line.size, _LONGEST_TILE)
+    block = channel_block(channels)
+    programs = -(-channels // block) * -(-line.size // line.tile) * cross.size
+    images_per_split, lines_per_split = _share(n, cross.taps, -(-_WEIGHT_GRAD_WARPS * 32 // (programs * block)))
+    splits = -(-n // images_per_split) * -(-cross.taps // lines_per_split)
+    arguments = {
+        'x': x.contiguous(memory_format=torch.channels_last),
+        'grad': grad.contiguous(memory_format=torch.channels_last),
+        'partial': x.new_empty((splits, cross.size, line.size, channels), dtype=torch.float32),
+        'images': n,
+        'source_size': line.source,
+        'source_lines': cross.source,
+        'size': line.taps,
+        'lines': cross.taps,
+        'images_per_split': images_per_split,
+        'lines_per_split': lines_per_split,
+    }
+    if not is_fixed(x.shape[2:], size):
+        line = replace(line, source=0, taps=min(_LONGEST_TILE, line.taps))
+        cross = replace(cross, source=0, taps=0)
+    constants = {'C': channels, 'BLOCK': block, 'COLUMNS': columns, 'LINE': line, 'CROSS': cross}
+    return Launch(weight_grad_lines, (programs * splits,), arguments, constants, num_warps=block // 32)
+
+
+def tap_rows(weight: Tensor, columns: bool) -> Tensor:
+    """Lay kernels ``(C, 1, kh, kw)`` out as rows of taps, or as columns, with the channels last.
+
+    They become fp32: a few numbers more to read, but none to convert in the loops.
+    """
+    return weight[:, 0].permute((2, 1, 0) if columns else (1, 2, 0)).float().contiguous()
+
+
+def is_fixed(*sizes: _Pair) -> bool:
+    """Tell whether to compile for these sizes of maps."""
     return all(height == width <= _LARGEST_FIXED for height, width in sizes)
+
+
+def _share(images: int, lines: int, splits: int) -> _Pair:
+    """Images and lines of a split, to make about as many splits as wanted; lines are split if images are too few."""
+    images_per_split = max(images // splits, 1)
+    lines_per_split = max(lines * images // splits, 1) if splits > images else lines
+    return images_per_split, lines_per_split
