@@ -287,7 +287,7 @@ def _plan_depthwise(layer: Depthwise, dtype: torch.dtype, batch: int) -> dict:
     return {
         'forward': kernels.plan_forward(x, weight, None, *geometry),
         'input_grad': kernels.plan_input_grad(grad, weight, layer.size, *geometry),
-        #'weight_grad': kernels.plan_weight_grad(x, grad, layer.kernel_size, *geometry),
+        'weight_grad': kernels.plan_weight_grad(x, grad, layer.kernel_size, *geometry),
     }
 
 
