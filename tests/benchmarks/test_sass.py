@@ -9,7 +9,7 @@ from benchmarks import sass
 
 @pytest.fixture(scope='module')
 def text():
-    return (Path(__file__).parent / 'data' / 'columns.sass').read_text()
+    return (Path(__file__).parent / 'columns.sass').read_text()
 
 
 @pytest.fixture(scope='module')
