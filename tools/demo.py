@@ -197,10 +197,14 @@ def measure(config, key: str) -> dict:
 
 
 def report(result: dict) -> None:
-    print(f'\n{result["tiles"]} validation tiles, {result["classes"]} classes')
-    print(f'  {result["majority_class"]} everywhere (the majority class)  mIoU: {result["majority"]:5.2f}')
-    print(f'  untrained model                        mIoU: {result["untrained"]:5.2f}')
-    print(f'  trained for {result["training_seconds"]} s, best checkpoint        mIoU: {result["trained"]:5.2f}')
+    rows = {
+        f'"{result["majority_class"]}" everywhere, the majority class': result['majority'],
+        'the untrained model': result['untrained'],
+        f'the best checkpoint of {result["training_seconds"]} s of training': result['trained'],
+    }
+    print(f'\n{result["tiles"]} validation tiles, mean over the {result["classes"]} classes')
+    for name, score in rows.items():
+        print(f'  {name:48} mIoU: {score:5.2f}')
     print(f'checkpoint: {result["checkpoint"]}')
     print(f'picture:    {OUTPUT / "predictions.png"}')
 
