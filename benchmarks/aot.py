@@ -77,7 +77,7 @@ class Code:
     """What the machine code of a kernel says."""
 
     resources: sass.Resources
-    loop: sass.Mix
+    loops: list[sass.Mix]
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def inspect(cubin: bytes) -> Code:
     known = folder / f'{key}.json'
     if known.exists():
         code = json.loads(known.read_text())
-        return Code(sass.Resources(**code['resources']), sass.Mix(**code['loop']))
+        return Code(sass.Resources(**code['resources']), [sass.Mix(**loop) for loop in code['loops']])
     folder.mkdir(parents=True, exist_ok=True)
     binary = known.with_suffix(f'.{os.getpid()}.cubin')
     binary.write_bytes(cubin)
@@ -126,20 +126,20 @@ def inspect(cubin: bytes) -> Code:
         text = sass.disassemble(binary)
     finally:
         binary.unlink()
-    code = Code(sass.resources(text), sass.hot_loop(sass.instructions(text)))
+    code = Code(sass.resources(text), sass.hot_loops(sass.instructions(text)))
     known.write_text(json.dumps(asdict(code)))
     return code
 
 
-def bounds(macs: float, data: int, loop: sass.Mix, gpu: Gpu) -> dict[str, float]:
+def bounds(macs: float, data: int, loops: Sequence[sass.Mix], gpu: Gpu) -> dict[str, float]:
     """Bound the time of a pass from below, in seconds, by each thing that takes time.
 
-    No speed was measured: these are times that no run can beat, if the code of the hot loop is all that runs.
+    No speed was measured: these are times that no run can beat. Of several hot loops the leanest is assumed.
 
     Args:
         macs: Multiply-accumulates that the threads do, idle ones of a partial block included.
         data: Bytes that have to travel between memory and multiprocessors.
-        loop: Hot loop.
+        loops: Hot loops.
         gpu: Where it would run.
     """
     cycles = gpu.multiprocessors * gpu.clock
@@ -147,8 +147,8 @@ def bounds(macs: float, data: int, loop: sass.Mix, gpu: Gpu) -> dict[str, float]
     return {
         'memory': data / gpu.bandwidth,
         'multiply-adds': warps / (gpu.fma * cycles),
-        'instructions': warps / loop.fma_share / (_ISSUES * cycles),
-        'loads': warps / loop.fma * loop.load_bytes * 32 / (_L1_BYTES * cycles),
+        'instructions': warps * min(loop.instructions / loop.fma for loop in loops) / (_ISSUES * cycles),
+        'loads': warps * min(loop.load_bytes / loop.fma for loop in loops) * 32 / (_L1_BYTES * cycles),
     }
 
 
@@ -162,10 +162,11 @@ def build(job: Job) -> dict[str, object]:
     times = bounds(
         job.layer.useful_macs(BATCH, **deploy) * idle,
         job.layer.min_bytes(BATCH, job.dtype.itemsize, **deploy),
-        code.loop,
+        code.loops,
         GPUS[job.target],
     )
     limit = max(times, key=times.get)
+    loop = min(code.loops, key=lambda loop: loop.fma_share)
     row = {
         'model': job.model,
         'count': job.count,
@@ -175,10 +176,10 @@ def build(job: Job) -> dict[str, object]:
         'target': job.target,
         **asdict(code.resources),
         'channel_tail': int(channels % block > 0),
-        'loop_instructions': code.loop.instructions,
-        'loop_fma': code.loop.fma,
-        'loop_mma': code.loop.mma,
-        'fma_share': round(code.loop.fma_share, 3),
+        'loop_instructions': loop.instructions,
+        'loop_fma': loop.fma,
+        'loop_mma': loop.mma,
+        'fma_share': round(loop.fma_share, 3),
         'memory_us': round(1e6 * times['memory'], 1),
         'bound_us': round(1e6 * times[limit], 1),
         'bound_by': limit,

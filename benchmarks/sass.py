@@ -117,8 +117,12 @@ def mix(code: list[Instruction]) -> Mix:
     )
 
 
-def hot_loop(code: list[Instruction]) -> Mix:
-    """Count the innermost loop with the most arithmetic; all of the code if its loops were unrolled away."""
+def hot_loops(code: list[Instruction]) -> list[Mix]:
+    """Count the innermost loops that matter: with more than half the arithmetic of the busiest one.
+
+    A kernel has one for each kind of tile. What compilers split off for the last rounds of an unrolled loop is smaller.
+    All of the code counts as one if its loops were unrolled away.
+    """
     mixes = [mix(loop) for loop in innermost_loops(code)]
-    busiest = max(mixes, key=lambda m: (m.mma, m.fma), default=None)
-    return busiest if busiest and busiest.fma + busiest.mma else mix(code)
+    most = max((m.fma + m.mma for m in mixes), default=0)
+    return [m for m in mixes if m.fma + m.mma > most / 2] or [mix(code)]

@@ -53,8 +53,8 @@ def test_verdicts(change, expected):
 def test_bounds_by_hand():
     """One multiply-add in two instructions, four bytes loaded for each; 32 of each run at once in a warp."""
     gpu = aot.Gpu('small', 90, multiprocessors=2, clock=1e9, fma=4, bandwidth=1e12)
-    loop = sass.Mix(instructions=20, fma=10, mma=0, load_bytes=40)
-    times = aot.bounds(32e9, int(3e12), loop, gpu)
+    loops = [sass.Mix(instructions=20, fma=10, mma=0, load_bytes=40), sass.Mix(30, fma=10, mma=0, load_bytes=50)]
+    times = aot.bounds(32e9, int(3e12), loops, gpu)
     assert times == pytest.approx(
         {'memory': 3.0, 'multiply-adds': 1e9 / 8e9, 'instructions': 2e9 / 8e9, 'loads': 1e9 * 4 * 32 / (128 * 2e9)}
     )

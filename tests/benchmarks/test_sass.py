@@ -35,17 +35,27 @@ def test_loops_are_found_by_their_branches(code):
 
 
 def test_the_busiest_loop_is_hot(code):
-    # Counted by hand: 40 lines; 4 FFMA; 4 loads of 2 bytes and 4 of 4.
-    assert sass.hot_loop(code) == sass.Mix(instructions=40, fma=4, mma=0, load_bytes=24)
-    assert sass.hot_loop(code).fma_share == 0.1
+    # Counted by hand: 40 lines; 4 FFMA; 4 loads of 2 bytes and 4 of 4. The loop for what is left has 1 FFMA.
+    (hot,) = sass.hot_loops(code)
+    assert hot == sass.Mix(instructions=40, fma=4, mma=0, load_bytes=24)
+    assert hot.fma_share == 0.1
+
+
+def assemble(*lines):
+    return sass.instructions('\n'.join(f'/*{16 * i:04x}*/  {line} ;' for i, line in enumerate(lines)))
 
 
 def test_outer_loops_are_not_innermost():
-    lines = ('FFMA R0, R1, R2, R3', 'FADD R0, R1, R2', '@P0 BRA 0x10', 'MOV R1, R2', '@!UP0 BRA 0x0')
-    code = sass.instructions('\n'.join(f'/*{16 * i:04x}*/  {line} ;' for i, line in enumerate(lines)))
+    code = assemble('FFMA R0, R1, R2, R3', 'FADD R0, R1, R2', '@P0 BRA 0x10', 'MOV R1, R2', '@!UP0 BRA 0x0')
     assert [[i.opcode for i in loop] for loop in sass.innermost_loops(code)] == [['FADD', 'BRA']]
-    # A loop without arithmetic worth the name is not hot.
-    assert sass.hot_loop(code) == sass.Mix(instructions=5, fma=1, mma=0, load_bytes=0)
+    # Without a multiply-add in any loop, all of the code counts.
+    assert sass.hot_loops(code) == [sass.Mix(instructions=5, fma=1, mma=0, load_bytes=0)]
+
+
+def test_all_loops_with_much_arithmetic_are_hot():
+    fma = 'FFMA R0, R1, R2, R3'
+    code = assemble(fma, fma, fma, 'BRA 0x0', fma, fma, '@P0 BRA 0x40', fma, 'BRA 0x70')
+    assert [(mix.fma, mix.instructions) for mix in sass.hot_loops(code)] == [(3, 4), (2, 3)]
 
 
 @pytest.mark.parametrize(
