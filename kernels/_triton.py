@@ -289,6 +289,8 @@ def convolve(
     source,
     taps,
     line,
+    first,
+    stop,
     at,
     source_size,
     source_lines,
@@ -298,11 +300,10 @@ def convolve(
     CROSS: tl.constexpr,
     FIXED: tl.constexpr,
 ):
-    """Add to the sums of a tile what one kernel gives; ``source`` points to an image and ``taps`` to the kernel."""
+    """Add what some lines of a kernel give to the sums of a tile; ``source`` is an image, ``taps`` the whole kernel."""
     FIRST: tl.constexpr = LINE.first
     SPAN: tl.constexpr = LINE.span
     line_stride, pixel = line_and_pixel(source_lines, source_size, C, COLUMNS)
-    first, stop = tap_range(line, source_lines, CROSS.taps, CROSS)
     for tap in range(first, stop, CROSS.step if CROSS.transposed else 1):
         origin = source + met(line, tap, CROSS) * line_stride + at * pixel
         pixels = load_line(origin, pixel, at, source_size, FIRST, SPAN, FIXED)

@@ -73,7 +73,10 @@ def conv_tile(
     channel, mask = block_of_channels(block, C, BLOCK)
     source += image * source_lines * source_size * C + channel
     sums = start_sums(bias, channel, BLOCK, TILE)
-    sums = convolve(sums, source, taps + channel, line, at, source_size, source_lines, C, COLUMNS, LINE, CROSS, FIXED)
+    first, stop = tap_range(line, source_lines, CROSS.taps, CROSS)
+    sums = convolve(
+        sums, source, taps + channel, line, first, stop, at, source_size, source_lines, C, COLUMNS, LINE, CROSS, FIXED
+    )
     line_stride, pixel = line_and_pixel(lines, size, C, COLUMNS)
     out += image * lines * size * C + line * line_stride + channel
     store_line(out, pixel, sums, start, size, mask, TILE, FIXED)
