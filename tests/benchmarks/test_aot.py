@@ -18,11 +18,10 @@ ROW = {
     'channel_tail': 0,
     'loop_mma': 0,
     'fma_share': 0.75,
-    'bound_by': 'instructions',
 }
 WHY = (
     ('registers', 'forward .* k27x27 float32', 'two lines at once'),
-    ('share', 'k27x27', 'memory is slower'),
+    ('share', '^forward .* k13x13', 'short lines'),
     ('spill', '.', 'no excuse'),
 )
 
@@ -41,7 +40,8 @@ WHY = (
         ({'fma_share': 0.6, 'dtype': 'bfloat16'}, 'ok'),
         ({'fma_share': 0.599, 'dtype': 'bfloat16'}, 'share: FAIL'),
         ({'fma_share': 0.55, 'dtype': 'bfloat16', 'channel_tail': 1}, 'ok'),
-        ({'fma_share': 0.1, 'bound_by': 'memory'}, 'share: memory is slower'),
+        ({'fma_share': 0.1, 'layer': '640x7x7 k13x13'}, 'share: short lines'),
+        ({'stack': 8, 'fma_share': 0.1, 'layer': '640x7x7 k13x13'}, 'spill: FAIL; share: short lines'),
         ({'fma_share': 0.0, 'loop_mma': 16}, 'ok'),
         ({'registers': 200, 'stack': 8, 'fma_share': 0.2}, 'spill: FAIL; registers: two lines at once; share: FAIL'),
     ],
@@ -78,11 +78,11 @@ def test_summary_adds_up_the_layers_of_a_model():
     assert expected.items() <= line.items()
 
 
-# Every kernel where it matters most: the largest maps apart, whose full size takes a minute to compile.
+# Every kernel where models spend most of their time, large maps apart, which take long to compile.
 MAIN = {
-    'RepLKNet-31B': ['512x14x14 k27x27', '256x28x28 k29x29'],
+    'RepLKNet-31B': ['512x14x14 k27x27'],
     'SLaK-T': ['499x14x14 k47x5', '499x14x14 k5x47'],
-    'UniRepLKNet-T': ['320x14x14 k13x13', '320x14x14 k3x3 d3', '640x7x7 k13x13'],
+    'UniRepLKNet-T': ['320x14x14 k13x13', '160x28x28 k13x13', '640x7x7 k13x13', '320x14x14 k3x3 d3'],
     'SW-T': ['246x14x14 47/3'],
 }
 
@@ -95,10 +95,12 @@ def check(jobs):
     assert not failures, '\n'.join(str(row) for row in failures)
 
 
-@pytest.mark.parametrize('target', aot.GPUS)
+@pytest.mark.parametrize(
+    ('target', 'dtypes'), [('sm_90', aot.DTYPES), ('sm_80', [torch.bfloat16])], ids=['sm_90', 'sm_80']
+)
 @pytest.mark.parametrize('model', MAIN)
-def test_main_shapes_compile_within_limits(model, target):
-    jobs = [job for job in aot.jobs([model], aot.DTYPES, [target]) if str(job.layer) in MAIN[model]]
+def test_main_shapes_compile_within_limits(model, target, dtypes):
+    jobs = [job for job in aot.jobs([model], dtypes, [target]) if str(job.layer) in MAIN[model]]
     assert {str(job.layer) for job in jobs} == set(MAIN[model])
     check(jobs)
 
@@ -111,9 +113,9 @@ def test_all_shapes_compile_within_limits(model, target):
 
 
 @pytest.mark.parametrize('layer', [same(4, 7, 3), Shift(4, (7, 7), 5, 3, 4)], ids=str)
-def test_plans_need_no_memory(layer):
+def test_plans_cover_every_pass_and_need_no_memory(layer):
     pytest.importorskip('triton')
     planned = aot.plans(layer, torch.float32, batch=2**20)
-    assert {'forward', 'input_grad', 'weight_grad'} <= set(planned)
-    tensors = [x for plan in planned.values() for x in plan.arguments.values() if isinstance(x, torch.Tensor)]
+    assert {name.split()[0] for name in planned} - {'deploy'} == {'forward', 'input_grad', 'weight_grad'}
+    tensors = [x for plan in planned.values() for x in plan.launch.arguments.values() if isinstance(x, torch.Tensor)]
     assert {tensor.device.type for tensor in tensors} == {'meta'}
