@@ -191,27 +191,29 @@ def sum_tile(
     horizontal += channel
     vertical += channel
 
+    # The loop over the rows is not unrolled, which would multiply the code: the sums move on, as in a queue.
     rows = ()
+    for _ in tl.static_range(ROWS):
+        rows += (start_sums(bias, channel, BLOCK, TILE),)
     # Taps of the vertical strip that all rows share, counted for the first row; each row after it is one tap ahead.
-    shared = 0
-    stop_shared = VERTICAL_CROSS.taps + ROWS
+    shared = tl.zeros([], tl.int64)
+    stop_shared = tl.full([], VERTICAL_CROSS.taps + ROWS, tl.int64)
     AHEAD: tl.constexpr = 1 if VERTICAL_CROSS.transposed else -1
-    for r in tl.static_range(ROWS):
-        first, stop = tap_range(line + r, height, STRIP_CROSS.taps, STRIP_CROSS)
-        sums = start_sums(bias, channel, BLOCK, TILE)
+    for row in range(ROWS):
+        first, stop = tap_range(line + row, height, STRIP_CROSS.taps, STRIP_CROSS)
         sums = convolve(
-            sums, source_horizontal, horizontal, line + r, first, stop, start, width, height,
+            rows[0], source_horizontal, horizontal, line + row, first, stop, start, width, height,
             C, False, STRIP, STRIP_CROSS, FIXED,
         )  # fmt: skip
         if centre is not None:
             sums = convolve(
-                sums, source_centre + offset, centre + channel, line + r, first, stop, start, width, height,
+                sums, source_centre + offset, centre + channel, line + row, first, stop, start, width, height,
                 C, False, CENTRE, STRIP_CROSS, FIXED,
             )  # fmt: skip
-        rows += (sums,)
-        first, stop = tap_range(line + r, height, VERTICAL_CROSS.taps, VERTICAL_CROSS)
-        shared = tl.maximum(first - AHEAD * r, shared)
-        stop_shared = tl.minimum(stop - AHEAD * r, stop_shared)
+        rows = move_on(rows, sums, ROWS)
+        first, stop = tap_range(line + row, height, VERTICAL_CROSS.taps, VERTICAL_CROSS)
+        shared = tl.maximum(first - AHEAD * row, shared)
+        stop_shared = tl.minimum(stop - AHEAD * row, stop_shared)
     stop_shared = tl.maximum(stop_shared, shared)
 
     for tap in range(shared, stop_shared):
@@ -223,19 +225,29 @@ def sum_tile(
             added += (slide(rows[r], pixels, taps, C, None, start, width, FIRST, VERTICAL, FIXED),)
         rows = added
 
-    for r in tl.static_range(ROWS):
-        first, stop = tap_range(line + r, height, VERTICAL_CROSS.taps, VERTICAL_CROSS)
+    for row in range(ROWS):
+        first, stop = tap_range(line + row, height, VERTICAL_CROSS.taps, VERTICAL_CROSS)
         sums = convolve(
-            rows[r], source_vertical, vertical, line + r, first, tl.minimum(shared + AHEAD * r, stop), start, width,
+            rows[0], source_vertical, vertical, line + row, first, tl.minimum(shared + AHEAD * row, stop), start, width,
             height, C, False, VERTICAL, VERTICAL_CROSS, FIXED,
         )  # fmt: skip
         sums = convolve(
-            sums, source_vertical, vertical, line + r, stop_shared + AHEAD * r, stop, start, width, height,
+            sums, source_vertical, vertical, line + row, stop_shared + AHEAD * row, stop, start, width, height,
             C, False, VERTICAL, VERTICAL_CROSS, FIXED,
         )  # fmt: skip
         store_line(
-            out + offset + (line + r) * width * C, C, sums, start, width, mask & (line + r < height), TILE, FIXED
+            out + offset + (line + row) * width * C, C, sums, start, width, mask & (line + row < height), TILE, FIXED
         )
+        rows = move_on(rows, sums, ROWS)
+
+
+@triton.jit
+def move_on(rows, last, ROWS: tl.constexpr):
+    """Drop the first row of sums and append another one."""
+    moved = ()
+    for r in tl.static_range(1, ROWS):
+        moved += (rows[r],)
+    return moved + (last,)
 
 
 @triton.jit(do_not_specialize=['height', 'width'])
