@@ -1,4 +1,4 @@
-"""Changes a module of another package right after it has been imported, without importing it."""
+"""Change a module of another package right after it has been imported, without importing it."""
 
 import sys
 from collections.abc import Callable
@@ -8,29 +8,34 @@ from types import ModuleType
 
 Patch = Callable[[ModuleType], None]
 
+_awaited: dict[str, list[Patch]] = {}
+
+
+class _WatchedSpec(ModuleSpec):
+    """Spec of an awaited module, which has it patched at the end of its import.
+
+    The import system keeps in ``_initializing`` whether the module is still being run. Another loader would not do: a
+    module may be running already when it is first asked for, namely if it is the one whose ``import torch`` loads us.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name == '_initializing' and not value and self.name in sys.modules:  # a failed import has left them
+            self.__class__ = ModuleSpec
+            for patch in _awaited.pop(self.name, ()):
+                patch(sys.modules[self.name])
+
 
 class _Watcher(MetaPathFinder):
-    """Finder that finds nothing by itself, but has the awaited modules patched once they have run."""
-
-    def __init__(self):
-        self.awaited: dict[str, list[Patch]] = {}
+    """Finder that leaves finding to the others, and has the awaited modules watched."""
 
     def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
-        if name not in self.awaited:
+        if name not in _awaited:
             return None
         finders = (finder for finder in sys.meta_path if finder is not self)
         spec = next((spec for finder in finders if (spec := finder.find_spec(name, path, target))), None)
-        if spec is None or spec.loader is None:
-            return spec
-        loader, run = spec.loader, spec.loader.exec_module
-
-        def run_and_patch(module: ModuleType) -> None:
-            del loader.exec_module
-            run(module)
-            for patch in self.awaited.pop(name, ()):
-                patch(module)
-
-        loader.exec_module = run_and_patch
+        if spec is not None:
+            spec.__class__ = _WatchedSpec
         return spec
 
 
@@ -38,15 +43,19 @@ _watcher = _Watcher()
 
 
 def after_import(name: str, patch: Patch) -> None:
-    """Calls `patch(module)` now if the module is imported, else as soon as it is.
+    """Call ``patch(module)`` now if the module is imported, else as soon as it is.
 
     Args:
         name: Full name of the module.
         patch: Receives the module; runs once.
     """
-    if module := sys.modules.get(name):
+    module = sys.modules.get(name)
+    spec = getattr(module, '__spec__', None)
+    if module and not getattr(spec, '_initializing', False):
         patch(module)
         return
     if _watcher not in sys.meta_path:
         sys.meta_path.insert(0, _watcher)
-    _watcher.awaited.setdefault(name, []).append(patch)
+    _awaited.setdefault(name, []).append(patch)
+    if module:
+        spec.__class__ = _WatchedSpec
