@@ -28,7 +28,7 @@ def switch_to_deploy(model: Model, form: Literal['full', 'official'] = 'full') -
         ValueError: If ``form`` is neither.
     """
     if form not in ('full', 'official'):
-        raise ValueError(f"form must be 'full' or 'official', got {form!r}")
+        raise ValueError(f"form must be 'full' or 'official'; got {form!r}")
     _fold(model, form, seen=set())
     return model
 

@@ -8,10 +8,11 @@ Source: ShiftwiseConv (CVPR 2025, arXiv:2401.12736), https://github.com/lidc54/s
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
-from numbers import Integral
+from functools import cache
 
 import numpy as np
+
+from ..arguments import number_in, positive_integer
 
 _SEED = 123
 
@@ -25,7 +26,7 @@ class ShiftTables:
     ``[i * small_kernel, (i + 1) * small_kernel)`` of the strip, and tap ``t`` lies ``t - kernel_size // 2`` pixels
     from the output.
 
-    Instances come from :func:`shift_tables`, are immutable, and are shared: equal geometry gives the same object.
+    Instances come from ``shift_tables``, are immutable, and are shared: equal geometry gives the same object.
 
     Attributes:
         channels: Channels ``C`` that go through the operator.
@@ -84,7 +85,7 @@ class ShiftTables:
         return (slots[..., None] == filters).sum(axis=1).astype(np.float32)
 
     def official_layout(self) -> dict[str, np.ndarray]:
-        """Give the tables as the official CUDA kernel reads them, for comparison with its checkpoints.
+        """Return the tables as the official CUDA kernel reads them, for comparison with its checkpoints.
 
         Returns:
             Int32 arrays: ``pad_hv`` ``(C * num_shifts, 2 * E)``, for each filter its horizontal displacement in every
@@ -102,7 +103,6 @@ class ShiftTables:
         return {name: np.ascontiguousarray(table, dtype=np.int32) for name, table in layout.items()}
 
 
-@lru_cache(maxsize=None, typed=True)
 def shift_tables(channels: int, kernel_size: int, small_kernel: int, num_edges: int) -> ShiftTables:
     """Generate the connection tables that the official weights were trained with.
 
@@ -116,17 +116,21 @@ def shift_tables(channels: int, kernel_size: int, small_kernel: int, num_edges: 
         The tables; the same object whenever the arguments are equal.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is no positive integer, or out of its range.
     """
-    _check_positive('channels', channels)
-    _check_positive('kernel_size', kernel_size)
-    _check_positive('small_kernel', small_kernel)
-    _check_positive('num_edges', num_edges)
+    channels = positive_integer('channels', channels)
+    kernel_size = positive_integer('kernel_size', kernel_size)
+    small_kernel = positive_integer('small_kernel', small_kernel)
+    num_edges = positive_integer('num_edges', num_edges)
     if small_kernel % 2 == 0:
         raise ValueError(f'small_kernel must be odd, so that filters have a centre; got {small_kernel}')
     if kernel_size < small_kernel:
         raise ValueError(f'kernel_size must be at least small_kernel ({small_kernel}); got {kernel_size}')
+    return _generate(channels, kernel_size, small_kernel, num_edges)
 
+
+@cache
+def _generate(channels: int, kernel_size: int, small_kernel: int, num_edges: int) -> ShiftTables:
     num_shifts = -(-kernel_size // small_kernel)
     permutation_words = num_edges * channels * (num_shifts - 1)
     words = _random_words(2 * permutation_words + num_edges * channels)
@@ -142,7 +146,6 @@ def shift_tables(channels: int, kernel_size: int, small_kernel: int, num_edges: 
     )
 
 
-@lru_cache(maxsize=None, typed=True)
 def channel_split(in_channels: int, ghost_ratio: float, even: bool) -> tuple[np.ndarray, np.ndarray]:
     """Choose the channels that go through the operator and those that bypass it.
 
@@ -158,9 +161,11 @@ def channel_split(in_channels: int, ghost_ratio: float, even: bool) -> tuple[np.
     Raises:
         ValueError: If an argument is out of its range, or no channel would be left for the operator.
     """
-    _check_positive('in_channels', in_channels)
-    if not 0 <= ghost_ratio < 1:
-        raise ValueError(f'ghost_ratio must be in [0, 1); got {ghost_ratio}')
+    return _split(positive_integer('in_channels', in_channels), number_in('ghost_ratio', ghost_ratio, 0, 1), bool(even))
+
+
+@cache
+def _split(in_channels: int, ghost_ratio: float, even: bool) -> tuple[np.ndarray, np.ndarray]:
     num_ghosts = in_channels - int(in_channels * (1 - ghost_ratio)) // 2 * 2 if even else int(in_channels * ghost_ratio)
     if num_ghosts == in_channels:
         raise ValueError(
@@ -172,13 +177,8 @@ def channel_split(in_channels: int, ghost_ratio: float, even: bool) -> tuple[np.
     return _frozen(rep), _frozen(ghost)
 
 
-def _check_positive(name: str, value: int) -> None:
-    if not isinstance(value, Integral) or value < 1:
-        raise ValueError(f'{name} must be a positive integer; got {value!r}')
-
-
 def _random_words(count: int) -> np.ndarray:
-    """Raw 32-bit outputs of the generator, as int64 so that later arithmetic cannot wrap."""
+    """Draw raw 32-bit outputs of the generator, as int64 so that later arithmetic cannot wrap."""
     return np.frombuffer(np.random.RandomState(_SEED).bytes(4 * count), dtype='<u4').astype(np.int64)
 
 

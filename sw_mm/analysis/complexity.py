@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from sw_mm.kernels.arguments import is_integer
+
 
 @dataclass(frozen=True)
 class Complexity:
@@ -41,10 +43,11 @@ def complexity(model: nn.Module, input_shape: Sequence[int] = (3, 224, 224)) -> 
         input_shape: Shape of one input, (C, H, W).
 
     Raises:
-        ValueError: If ``input_shape`` has not three positive sizes.
+        ValueError: If ``input_shape`` is not three positive integers.
     """
-    if len(input_shape) != 3 or min(input_shape) < 1:
-        raise ValueError(f'input_shape must be (C, H, W), got {tuple(input_shape)}')
+    given = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
+    if len(given) != 3 or not all(is_integer(size) and size > 0 for size in given):
+        raise ValueError(f'input_shape must be three positive integers, (C, H, W); got {input_shape!r}')
     without_data: dict[int, Tensor] = {id(p): nn.Parameter(p.detach().to('meta'), False) for p in model.parameters()}
     without_data |= {id(b): b.to('meta') for b in model.buffers()}
     model = copy.deepcopy(model, without_data).eval()

@@ -1,7 +1,6 @@
 """What every backbone has in common: outputs, freezing, initialisation, layer depths, the switch to the deploy form."""
 
 import itertools
-import operator
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal
@@ -11,6 +10,7 @@ from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from sw_mm.kernels.arguments import is_integer, number_in, positive_integer
 from sw_mm.layers import LayerNorm2d, NormFactory, checkpoint, set_norm_eval
 
 NUM_STAGES = 4
@@ -32,8 +32,8 @@ class Stage(nn.Sequential):
 class Backbone(BaseModule):
     """Four stages of blocks, each behind a layer that reduces the resolution.
 
-    A family fills ``downsample_layers`` and ``stages`` (or overrides `entry`), calls `add_output_norms`, and ends its
-    constructor with `finish`. Each of the four ``stages`` is called once per forward pass and returns the raw
+    A family fills ``downsample_layers`` and ``stages`` (or overrides ``entry``), calls ``add_output_norms``, and ends
+    its constructor with ``finish``. Each of the four ``stages`` is called once per forward pass and returns the raw
     (N, C, H, W) map, before any output norm, in the deploy form too.
 
     There are two sets of outputs:
@@ -43,7 +43,7 @@ class Backbone(BaseModule):
     - **dense** otherwise: the map of each chosen stage goes through its own channel layer norm ``norm{i}``.
 
     Args:
-        depths: Number of blocks of each stage; the only use here is `get_layer_depth`.
+        depths: Number of blocks of each stage; the only use here is ``get_layer_depth``.
         in_channels: Channels of the input image.
         out_indices: Stage, or ascending stages, whose maps are returned; -1 is the last.
         frozen_stages: The first so many stages, with the layers that lead to them (so 1 means stem and stage 0), get
@@ -53,8 +53,13 @@ class Backbone(BaseModule):
         init_cfg: mmengine's initialisation on top of the net's own.
 
     Raises:
-        ValueError: If ``in_channels``, ``out_indices`` or ``frozen_stages`` is out of range.
+        ValueError: If ``in_channels``, ``out_indices`` or ``frozen_stages`` is of another type or out of range.
+
+    Attributes:
+        min_size: Least height and width of an image; a family whose layers need more sets it.
     """
+
+    min_size = 1
 
     downsample_layers: nn.ModuleList
     stages: nn.ModuleList
@@ -71,15 +76,13 @@ class Backbone(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if in_channels < 1:
-            raise ValueError(f'in_channels must be at least 1, got {in_channels}')
-        if not -1 <= frozen_stages <= NUM_STAGES:
+        if not is_integer(frozen_stages) or not -1 <= frozen_stages <= NUM_STAGES:
             raise ValueError(
-                f'frozen_stages must be between -1 and {NUM_STAGES}, got {frozen_stages}; '
-                'it counts the stages to freeze, and 0 or -1 freezes none'
+                f'frozen_stages must be the number of stages to freeze, at most {NUM_STAGES}, or -1 for none; '
+                f'got {frozen_stages!r}'
             )
         self.depths = tuple(depths)
-        self.in_channels = in_channels
+        self.in_channels = positive_integer('in_channels', in_channels)
         self.out_indices = _check_out_indices(out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
@@ -112,12 +115,16 @@ class Backbone(BaseModule):
             One tensor for each of ``out_indices``: a (N, C) vector for classification, else (N, C, h, w) maps.
 
         Raises:
-            ValueError: If ``x`` has another number of axes or channels.
+            ValueError: If ``x`` has another number of axes or channels, or is smaller than ``min_size``.
         """
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(
-                f'the input must have the shape (N, {self.in_channels}, H, W), got {tuple(x.shape)}; '
-                f'build the backbone with in_channels=... for images with other channels'
+                f'the input must have the shape (N, in_channels={self.in_channels}, H, W); got {tuple(x.shape)}'
+            )
+        if any(side < self.min_size for side in x.shape[2:]):
+            raise ValueError(
+                f'images must be at least {self.min_size} pixels high and wide, pad or enlarge them; '
+                f'got {tuple(x.shape[2:])}'
             )
         outputs = []
         for i, stage in enumerate(self.stages):
@@ -188,7 +195,7 @@ class Backbone(BaseModule):
                 depth = (1, 2, 3 + int(indices[1]) // 3, last)[int(indices[0])]
         return depth, last + 2
 
-    def switch_to_deploy(self, form: Literal['full', 'official'] = 'full') -> 'Backbone':
+    def switch_to_deploy(self, form: Literal['full', 'official'] = 'full') -> None:
         """Fold every block for inference, in place and exactly; a second call changes nothing.
 
         Args:
@@ -199,23 +206,22 @@ class Backbone(BaseModule):
             ValueError: If ``form`` is neither.
         """
         if form not in ('full', 'official'):
-            raise ValueError(f"form must be 'full' or 'official', got {form!r}")
+            raise ValueError(f"form must be 'full' or 'official'; got {form!r}")
         for stage in self.stages:
             for block in stage:
                 block.switch_to_deploy(form)
-        return self.train(self.training)
+        self.train(self.training)
 
 
 def _check_out_indices(out_indices: int | Sequence[int]) -> tuple[int, ...]:
     """Return the stages as ascending numbers from 0."""
-    remedy = f'pass one stage or ascending stages, each between {-NUM_STAGES} and {NUM_STAGES - 1}'
-    try:
-        given = tuple(operator.index(i) for i in (out_indices if isinstance(out_indices, Sequence) else [out_indices]))
-    except TypeError:
-        raise ValueError(f'out_indices must be integers, got {out_indices!r}; {remedy}') from None
-    stages = tuple(i + NUM_STAGES if i < 0 else i for i in given)
-    if not stages or any(not 0 <= i < NUM_STAGES for i in stages) or list(stages) != sorted(set(stages)):
-        raise ValueError(f'out_indices={out_indices!r} is not possible; {remedy}')
+    given = tuple(out_indices) if isinstance(out_indices, Sequence) else (out_indices,)
+    stages = tuple(int(i) % NUM_STAGES for i in given if is_integer(i) and -NUM_STAGES <= i < NUM_STAGES)
+    if not given or len(stages) < len(given) or list(stages) != sorted(set(stages)):
+        raise ValueError(
+            f'out_indices must be one stage or ascending stages, each an integer between {-NUM_STAGES} and '
+            f'{NUM_STAGES - 1}; got {out_indices!r}'
+        )
     return stages
 
 
@@ -223,16 +229,18 @@ def one_per_stage(name: str, values: int | Sequence[int]) -> tuple[int, ...]:
     """Return four positive integers; a single one stands for all.
 
     Args:
-        name: What the values are, for the message.
+        name: What the message calls the values.
         values: One integer, or one for each stage.
 
     Raises:
         ValueError: If they are anything else.
     """
-    values = (values,) * NUM_STAGES if isinstance(values, int) else tuple(values)
-    if len(values) != NUM_STAGES or any(not isinstance(value, int) or value < 1 for value in values):
-        raise ValueError(f'{name} must be {NUM_STAGES} positive integers, one for each stage, got {values}')
-    return values
+    given = tuple(values) if isinstance(values, Sequence) else (values,) * NUM_STAGES
+    if len(given) != NUM_STAGES or not all(is_integer(value) and value > 0 for value in given):
+        raise ValueError(
+            f'{name} must be a positive integer, or {NUM_STAGES} of them, one for each stage; got {values!r}'
+        )
+    return tuple(map(int, given))
 
 
 def linear_drop_paths(rate: float, depths: Sequence[int]) -> list[list[float]]:
@@ -243,10 +251,9 @@ def linear_drop_paths(rate: float, depths: Sequence[int]) -> list[list[float]]:
         depths: Number of blocks of each stage.
 
     Raises:
-        ValueError: If ``rate`` is outside [0, 1).
+        ValueError: If ``rate`` is no number in [0, 1).
     """
-    if not 0 <= rate < 1:
-        raise ValueError(f'drop_path_rate must be in [0, 1), got {rate}')
+    rate = number_in('drop_path_rate', rate, 0, 1)
     total = sum(depths)
     rates = iter([rate * i / max(total - 1, 1) for i in range(total)])
     return [list(itertools.islice(rates, depth)) for depth in depths]
@@ -259,15 +266,17 @@ def norm_factory(norm_cfg: dict) -> NormFactory:
         norm_cfg: mmcv's norm config, such as ``dict(type='SyncBN', requires_grad=True)``.
 
     Raises:
-        ValueError: If ``norm_cfg`` is no config of a batch norm. Only a batch norm can be folded into its convolution.
+        ValueError: If ``norm_cfg`` is no config of a batch norm of (N, C, H, W) maps with running statistics. Only
+            such a norm can be folded into its convolution.
     """
     try:
         norm = _build_norm(norm_cfg, 1)
     except (AssertionError, KeyError, TypeError) as error:
-        raise ValueError(f"norm_cfg={norm_cfg!r} cannot be built ({error}); try dict(type='BN')") from error
-    if not isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        raise ValueError(f"norm_cfg must be a config such as dict(type='BN'); got {norm_cfg!r}: {error}") from error
+    if not isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm) or norm.running_mean is None:
         raise ValueError(
-            f"norm_cfg must be that of a batch norm, such as dict(type='BN') or dict(type='SyncBN'), got {norm_cfg!r}"
+            'norm_cfg must be that of a batch norm of (N, C, H, W) maps with running statistics, such as '
+            f"dict(type='BN') or dict(type='SyncBN'); got {norm_cfg!r}"
         )
     return partial(_build_norm, norm_cfg)
 

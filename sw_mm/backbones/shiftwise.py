@@ -1,11 +1,13 @@
 """ShiftWiseNet: UniRepLKNet's or SLaK's architecture around shift-wise convolutions."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from torch import nn
 
+from sw_mm.kernels.arguments import number_in
 from sw_mm.layers import GRNBlock, LayerNorm2d, LayerNormBlock, ShiftWiseConv2d
 
 from .base import Backbone, Stage, linear_drop_paths, norm_factory, one_per_stage
@@ -14,7 +16,7 @@ from .base import Backbone, Stage, linear_drop_paths, norm_factory, one_per_stag
 class ShiftWiseNet(Backbone):
     """Backbone of "ShiftwiseConv: Small Convolutional Kernel with Large Kernel Effect" (CVPR 2025, arXiv:2401.12736).
 
-    Every block mixes positions with a `ShiftWiseConv2d`: two strips, ``kernel_size`` long and ``small_kernel`` wide,
+    Every block mixes positions with a ``ShiftWiseConv2d``: two strips, ``kernel_size`` long and ``small_kernel`` wide,
     put together from small filters. There are two designs around it:
 
     - ``v2`` is UniRepLKNet's: overlapping 3x3 stem and downsampling, batch norm, squeeze-excitation, GRN.
@@ -36,18 +38,18 @@ class ShiftWiseNet(Backbone):
         num_edges: Independent connection tables (the paper's *edges*).
         drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0 at the first.
         layer_scale_init_value: Start of the layer scale; 0 means no layer scale.
-        out_indices: See `Backbone`.
-        frozen_stages: See `Backbone`.
-        norm_eval: See `Backbone`.
-        gap_before_final_norm: See `Backbone`.
+        out_indices: See ``Backbone``.
+        frozen_stages: See ``Backbone``.
+        norm_eval: See ``Backbone``.
+        gap_before_final_norm: See ``Backbone``.
         with_cp: Whether to keep no activation inside blocks, and compute them again in the backward pass.
-        norm_cfg: mmcv's config of every batch norm. Official code uses SyncBN; mmengine turns it into BN wherever
-            training is not distributed.
+        norm_cfg: mmcv's config of every batch norm; running statistics are a must. Official code uses SyncBN; mmengine
+            turns it into BN wherever training is not distributed.
         init_cfg: mmengine's initialisation on top of the net's own.
-        deploy: Build the form that `switch_to_deploy` leaves: the full one if True, or the ``'official'`` one.
+        deploy: Build the form that ``switch_to_deploy`` leaves: the full one if True, or the ``'official'`` one.
 
     Raises:
-        ValueError: If an argument is out of range; the message names it.
+        ValueError: If an argument is of another type or out of range; the message names it.
     """
 
     arch_settings: ClassVar[dict[str, dict]] = {
@@ -83,9 +85,10 @@ class ShiftWiseNet(Backbone):
         deploy: bool | Literal['official'] = False,
     ) -> None:
         depths, channels, design = _resolve(arch, self.arch_settings)
+        width_factor = number_in('width_factor', width_factor, 0, math.inf)
         channels = [int(c * width_factor) for c in channels]
         if min(channels) < 4:
-            raise ValueError(f'channels must be at least 4 after width_factor={width_factor}, got {channels}')
+            raise ValueError(f'channels must be at least 4 after width_factor={width_factor}; got {channels}')
         kernel_sizes = one_per_stage('kernel_size', kernel_size)
         super().__init__(
             depths,
@@ -97,6 +100,8 @@ class ShiftWiseNet(Backbone):
             init_cfg=init_cfg,
         )
         self.arch = arch
+        if design == 'v1':
+            self.min_size = 32  # its layers between stages have no padding
         norm_layer = norm_factory(norm_cfg)
         drop_paths = linear_drop_paths(drop_path_rate, depths)
 
@@ -131,7 +136,7 @@ class ShiftWiseNet(Backbone):
 
 
 def _overlapping(in_channels: int, channels: Sequence[int]) -> nn.ModuleList:
-    """UniRepLKNet's layers between stages: 3x3 convolutions with stride 2, each with a layer norm behind it."""
+    """Build UniRepLKNet's layers between stages: 3x3 convolutions with stride 2, each with a layer norm behind it."""
     first = channels[0]
     stem = nn.Sequential(
         nn.Conv2d(in_channels, first // 2, 3, stride=2, padding=1),
@@ -147,7 +152,7 @@ def _overlapping(in_channels: int, channels: Sequence[int]) -> nn.ModuleList:
 
 
 def _patches(in_channels: int, channels: Sequence[int]) -> nn.ModuleList:
-    """ConvNeXt's layers between stages: a stem on patches of 4x4, then layer norms and convolutions on 2x2."""
+    """Build ConvNeXt's layers between stages: a stem on patches of 4x4, then layer norms and convolutions on 2x2."""
     stem = nn.Sequential(nn.Conv2d(in_channels, channels[0], 4, stride=4), LayerNorm2d(channels[0]))
     rest = (nn.Sequential(LayerNorm2d(c), nn.Conv2d(c, d, 2, stride=2)) for c, d in itertools.pairwise(channels))
     return nn.ModuleList([stem, *rest])
@@ -157,13 +162,13 @@ def _resolve(arch: str | dict, known: dict[str, dict]) -> tuple[Sequence[int], S
     """Return depths, channels and design of an architecture."""
     if isinstance(arch, str):
         if arch.lower() not in known:
-            raise ValueError(f'arch={arch!r} is unknown; choose from {sorted(known)}, or pass a dict')
+            raise ValueError(f'arch must be one of {sorted(known)}, or a dict; got {arch!r}')
         arch = known[arch.lower()]
     keys = set(arch) if isinstance(arch, dict) else set()
     if not {'depths', 'channels'} <= keys <= {'depths', 'channels', 'design'}:
-        raise ValueError(f"arch must be a name or a dict(depths=..., channels=..., design='v2' or 'v1'), got {arch!r}")
+        raise ValueError(f"arch must be a name or a dict(depths=..., channels=..., design='v2' or 'v1'); got {arch!r}")
     design = arch.get('design', 'v2')
     if design not in ('v1', 'v2'):
-        raise ValueError(f"arch['design'] must be 'v1' or 'v2', got {design!r}")
+        raise ValueError(f"arch['design'] must be 'v1' or 'v2'; got {design!r}")
     depths, channels = (one_per_stage(f'arch[{key!r}]', arch[key]) for key in ('depths', 'channels'))
     return depths, channels, design

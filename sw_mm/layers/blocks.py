@@ -1,11 +1,14 @@
 """Residual blocks around any spatial mixing layer, under the parameter names of the official code."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from sw_mm.kernels.arguments import number_in
 
 from .drop_path import DropPath
 from .layout import ToChannelsFirst, ToChannelsLast
@@ -23,7 +26,10 @@ class _MixerBlock(nn.Module, ABC):
         drop_path: Probability of dropping the whole branch in training.
         layer_scale_init_value: Start of ``gamma``; 0 means no ``gamma``.
         mixer_name: Name of the mixer in the state dict.
-        deploy: Build the folded form, see `switch_to_deploy`.
+        deploy: Build the folded form, see ``switch_to_deploy``.
+
+    Raises:
+        ValueError: If ``drop_path`` or ``layer_scale_init_value`` is no number or out of range.
     """
 
     def __init__(
@@ -37,9 +43,9 @@ class _MixerBlock(nn.Module, ABC):
         deploy: bool = False,
     ) -> None:
         super().__init__()
-        self.layer_scale_init_value = layer_scale_init_value
+        self.layer_scale_init_value = number_in('layer_scale_init_value', layer_scale_init_value, 0, math.inf)
         self.mixer_name = mixer_name
-        scaled = layer_scale_init_value > 0 and not deploy
+        scaled = self.layer_scale_init_value > 0 and not deploy
         self.register_parameter('gamma', nn.Parameter(torch.empty(channels)) if scaled else None)
         self.add_module(mixer_name, mixer)
         self.drop_path = DropPath(drop_path)
@@ -78,7 +84,7 @@ class _MixerBlock(nn.Module, ABC):
 class LayerNormBlock(_MixerBlock):
     """Mixer, layer norm, and two linear layers with a GELU between: the block of ConvNeXt and SLaK.
 
-    `switch_to_deploy` folds ``gamma`` into the second linear layer.
+    ``switch_to_deploy`` folds ``gamma`` into the second linear layer.
     """
 
     def __init__(self, mixer: nn.Module, channels: int, **kwargs) -> None:
@@ -104,7 +110,7 @@ class LayerNormBlock(_MixerBlock):
 class GRNBlock(_MixerBlock):
     """Mixer, batch norm, squeeze-excitation, and two linear layers with GELU and GRN between: UniRepLKNet's block.
 
-    `switch_to_deploy` replaces GRN's ``beta``, the second linear layer, the batch norm behind it and ``gamma`` by one
+    ``switch_to_deploy`` replaces GRN's ``beta``, the second linear layer, the batch norm behind it and ``gamma`` by one
     linear layer with a bias. The first batch norm and the gates stay.
 
     Args:

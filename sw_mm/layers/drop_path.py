@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from sw_mm.kernels.arguments import number_in
+
 
 class DropPath(nn.Module):
     """Drop a residual branch, sample by sample, and scale the survivors so that the mean stays (training only).
@@ -12,14 +14,12 @@ class DropPath(nn.Module):
         drop_prob: Probability of a drop, in [0, 1).
 
     Raises:
-        ValueError: If ``drop_prob`` is outside [0, 1).
+        ValueError: If ``drop_prob`` is no number in [0, 1).
     """
 
     def __init__(self, drop_prob: float = 0.0) -> None:
         super().__init__()
-        if not 0 <= drop_prob < 1:
-            raise ValueError(f'drop_prob must be in [0, 1), got {drop_prob}')
-        self.drop_prob = drop_prob
+        self.drop_prob = number_in('drop_prob', drop_prob, 0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.drop_prob == 0:

@@ -65,7 +65,7 @@ class GlobalResponseNorm(nn.Module):
 
 
 def _position_norm(x: Tensor) -> Tensor:
-    """L2 norm over the positions of a (N, H, W, C) map, (N, 1, 1, C), in float32 at least."""
+    """Return the L2 norm over the positions of a (N, H, W, C) map, (N, 1, 1, C), in float32 at least."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     if x.is_cpu and x.dtype == dtype:
         # vector_norm over leading axes is 2 to 20 times slower on the CPU. The bound keeps the gradient at zero finite.

@@ -57,7 +57,7 @@ def fuse_norm(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Ten
     Args:
         weight: ``(C_out, ...)``.
         bias: ``(C_out,)`` or None.
-        norm: The batch norm; see :func:`norm_as_affine`.
+        norm: The batch norm; see ``norm_as_affine``.
 
     Returns:
         Weight and bias of the fused layer, float64.

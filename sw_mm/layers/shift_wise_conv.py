@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sw_mm.kernels import channel_split, depthwise_macs, folded_shift_conv2d, shift_conv2d, shift_strips, shift_tables
+from sw_mm.kernels.arguments import positive_integer
 
 from .reparam import norm_as_affine, scale_outputs
 
@@ -40,7 +41,7 @@ class ShiftWiseConv2d(nn.Module):
         deploy: Build the ``'full'`` form (True) or the ``'official'`` form right away.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is of another type or out of its range.
     """
 
     def __init__(
@@ -56,9 +57,8 @@ class ShiftWiseConv2d(nn.Module):
         deploy: bool | Literal['official'] = False,
     ):
         super().__init__()
-        if num_paths < 1:
-            raise ValueError(f'num_paths must be at least 1; got {num_paths}')
-        if deploy not in (False, True, 'official'):
+        num_paths = positive_integer('num_paths', num_paths)
+        if not isinstance(deploy, bool) and deploy != 'official':  # 1 == True, but `deploy is True` asks for the form
             raise ValueError(f"deploy must be False, True or 'official'; got {deploy!r}")
         self.in_channels = in_channels
         self.ghost_ratio = ghost_ratio
@@ -67,10 +67,10 @@ class ShiftWiseConv2d(nn.Module):
         self.tables = shift_tables(len(rep), kernel_size, small_kernel, num_edges)
         self.form: Literal['training', 'official', 'full'] = {False: 'training', True: 'full'}.get(deploy, deploy)
 
-        channels, length = self.tables.channels, self.tables.strip_length
+        channels, k, length = self.tables.channels, self.tables.small_kernel, self.tables.strip_length
         if self.form == 'full':
-            self.horizontal = nn.Parameter(torch.empty(channels, 1, small_kernel, length))
-            self.vertical = nn.Parameter(torch.empty(channels, 1, length, small_kernel))
+            self.horizontal = nn.Parameter(torch.empty(channels, 1, k, length))
+            self.vertical = nn.Parameter(torch.empty(channels, 1, length, k))
             self.bias = nn.Parameter(torch.empty(channels))
         else:
             if self.form == 'training':

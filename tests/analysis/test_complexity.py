@@ -91,7 +91,7 @@ def test_result_is_readable():
     )
 
 
-@pytest.mark.parametrize('shape', [(224, 224), (1, 3, 224, 224), (3, 0, 224)])
+@pytest.mark.parametrize('shape', [(224, 224), (1, 3, 224, 224), (3, 0, 224), (3, '224', 224), 224])
 def test_bad_input_shape_is_refused(shape):
     with pytest.raises(ValueError, match='input_shape'):
         complexity(nn.ReLU(), shape)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sw_mm.kernels import channel_split, shift_tables
+from sw_mm.kernels.shift_conv2d import tables as module
 
 # Input channels and strip length of the four stages of the released SW-T, then sha1 of the official arrays.
 STAGES = [
@@ -140,7 +141,7 @@ def test_no_ghost_channels():
 
 def test_tables_are_shared_and_immutable():
     tables = shift_tables(4, 13, 3, 2)
-    assert shift_tables(4, 13, 3, 2) is tables
+    assert shift_tables(4, 13, 3, 2) is shift_tables(*map(np.int64, (4, 13, 3, 2))) is tables
     assert copy.deepcopy(tables) is tables
     assert pickle.loads(pickle.dumps(tables)) is tables
     for array in (tables.horizontal, tables.vertical, tables.identity, *channel_split(9, 0.3, True)):
@@ -152,8 +153,8 @@ def test_tables_are_shared_and_immutable():
 
 def test_global_generators_are_untouched():
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    shift_tables.__wrapped__(11, 13, 3, 4)
-    channel_split.__wrapped__(31, 0.23, True)
+    module._generate.__wrapped__(11, 13, 3, 4)
+    module._split.__wrapped__(31, 0.23, True)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.array_equal(np.random.get_state()[1], states[1])
     assert random.getstate() == states[2]
@@ -163,11 +164,15 @@ def test_global_generators_are_untouched():
     ('name', 'arguments'),
     [
         ('channels', (0, 13, 3, 4)),
+        ('channels', ('4', 13, 3, 4)),
         ('kernel_size', (4, 13.0, 3, 4)),
+        ('kernel_size', (4, True, 1, 4)),
         ('kernel_size', (4, 3, 5, 4)),
         ('small_kernel', (4, 13, 4, 4)),
         ('small_kernel', (4, 13, -1, 4)),
+        ('small_kernel', (4, 13, [3], 4)),
         ('num_edges', (4, 13, 3, 0)),
+        ('num_edges', (4, 13, 3, None)),
     ],
 )
 def test_bad_geometry_is_named(name, arguments):
@@ -177,7 +182,15 @@ def test_bad_geometry_is_named(name, arguments):
 
 @pytest.mark.parametrize(
     ('name', 'arguments'),
-    [('in_channels', (0, 0.2, True)), ('ghost_ratio', (8, 1.0, True)), ('ghost_ratio', (8, -0.1, False))],
+    [
+        ('in_channels', (0, 0.2, True)),
+        ('in_channels', ([8], 0.2, True)),
+        ('ghost_ratio', (8, 1.0, True)),
+        ('ghost_ratio', (8, -0.1, False)),
+        ('ghost_ratio', (8, '0.2', False)),
+        ('ghost_ratio', (8, [], False)),
+        ('ghost_ratio', (8, float('nan'), False)),
+    ],
 )
 def test_bad_split_is_named(name, arguments):
     with pytest.raises(ValueError, match=name):

@@ -106,6 +106,12 @@ def test_layer_scale_starts_at_its_value(design):
     assert make(design, layer_scale_init_value=0.0).gamma is None
 
 
+@pytest.mark.parametrize('value', [-1e-6, None, '1', float('inf')])
+def test_layer_scale_rejects_what_is_no_scale(design, value):
+    with pytest.raises(ValueError, match='layer_scale_init_value'):
+        make(design, layer_scale_init_value=value)
+
+
 def test_squeeze_excite_scales_channels_by_a_gate_of_the_means(x):
     gate = SqueezeExcite(CHANNELS, 2).double()
     for parameter in gate.parameters():
@@ -127,7 +133,7 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
     assert DropPath(0.0).train()(x) is x
 
 
-@pytest.mark.parametrize('rate', [-0.1, 1.0])
+@pytest.mark.parametrize('rate', [-0.1, 1.0, None, '0', True])
 def test_drop_path_rejects_what_is_no_probability(rate):
     with pytest.raises(ValueError, match='drop_prob'):
         DropPath(rate)

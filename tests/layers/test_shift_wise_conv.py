@@ -250,10 +250,12 @@ def test_macs(in_channels, kernel_size, size, grouped, strips, centre):
         ('small_kernel', {'small_kernel': 4}),
         ('kernel_size', {'kernel_size': 3, 'small_kernel': 5}),
         ('num_paths', {'num_paths': 0}),
+        ('num_paths', {'num_paths': 2.0}),
         ('num_edges', {'num_edges': 0}),
         ('ghost_ratio', {'ghost_ratio': 1.0}),
         ('in_channels', {'in_channels': 0}),
         ('deploy', {'deploy': 'half'}),
+        ('deploy', {'deploy': 1}),
     ],
 )
 def test_bad_arguments_are_named(name, arguments):
