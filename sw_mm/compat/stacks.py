@@ -1,11 +1,11 @@
-"""Recognizes installations that cannot work, before they fail with something obscure.
+"""Recognise installations that cannot work, before they fail with something obscure.
 
-`check` runs when `sw_mm.compat` is imported. A config that inherits by `mmseg::` is parsed earlier than that and may
-fail first; `python -c 'import sw_mm.compat'` then tells why.
+``check`` runs when ``sw_mm.compat`` is imported, and already when torch is, where it can but warn.
 """
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Literal
@@ -21,18 +21,18 @@ Stack = Literal['openmmlab', 'onedl', 'none']
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of the distributions that matter here, of those that are installed."""
+    """Return the versions of the distributions that matter here, of those that are installed."""
     versions = {}
     for name in (*OPENMMLAB, *ONEDL, 'setuptools', 'torch'):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+        # What a damaged record raises, or gives for a version, depends on the version of Python.
+        with suppress(Exception):
+            if version := metadata.version(name):
+                versions[name] = version
     return versions
 
 
 def detect(versions: Mapping[str, str] | None = None) -> Stack:
-    """Which family of libraries is installed; `openmmlab` if both are, which `problems` reports."""
+    """Return which family of libraries is installed; ``'openmmlab'`` if both are, which ``problems`` reports."""
     versions = installed_versions() if versions is None else versions
     if any(name in versions for name in OPENMMLAB):
         return 'openmmlab'
@@ -42,7 +42,7 @@ def detect(versions: Mapping[str, str] | None = None) -> Stack:
 def problems(
     versions: Mapping[str, str] | None = None, has_module: Callable[[str], bool] = lambda name: bool(find_spec(name))
 ) -> list[str]:
-    """What is wrong with the installation, each with its remedy.
+    """List what is wrong with the installation, each with its remedy.
 
     Args:
         versions: Version of each installed distribution.
@@ -66,7 +66,7 @@ def problems(
 
     mmcv = next((name for name in ('mmcv', 'mmcv-lite') if name in versions), None)
     if mmcv and _release(versions[mmcv]) >= (2, 2):
-        bound = [name for name, last in MMCV_BOUND.items() if name in versions and _release(versions[name]) <= last]
+        bound = [name for name, last in MMCV_BOUND.items() if () < _release(versions.get(name)) <= last]
         if bound:
             found.append(
                 f'{mmcv} {versions[mmcv]} is too new for {" and ".join(f"{b} {versions[b]}" for b in bound)}. '
@@ -80,7 +80,7 @@ def problems(
             "does not have. Run `pip install 'setuptools<82'`"
         )
 
-    if 'torch' in versions and _release(versions['torch']) < MIN_TORCH:
+    if () < _release(versions.get('torch')) < MIN_TORCH:
         found.append(f"torch {versions['torch']} is too old. Run `pip install 'torch>=2.4' torchvision`")
     return found
 
@@ -88,7 +88,7 @@ def problems(
 def check(
     versions: Mapping[str, str] | None = None, has_module: Callable[[str], bool] = lambda name: bool(find_spec(name))
 ) -> None:
-    """Raises if the installed libraries cannot work together.
+    """Raise if the installed libraries cannot work together.
 
     Args:
         versions: Version of each installed distribution.
@@ -101,6 +101,7 @@ def check(
         raise RuntimeError('this installation cannot work:\n' + '\n'.join(f'- {problem}' for problem in found))
 
 
-def _release(version: str) -> tuple[int, ...]:
-    """'2.2.0rc1+cu118' -> (2, 2, 0)"""
-    return tuple(map(int, re.match(r'[\d.]*\d', version)[0].split('.')))
+def _release(version: str | None) -> tuple[int, ...]:
+    """Return ``(2, 2, 0)`` for ``'2.2.0rc1+cu118'``, and ``()`` for what is no version."""
+    number = re.match(r'\d+(\.\d+)*', version or '')
+    return tuple(map(int, number[0].split('.'))) if number else ()

@@ -1,5 +1,8 @@
-"""Each known trap of an installation is recognized, and only that one."""
+"""Each known trap of an installation is recognised, and only that one."""
 
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -88,6 +91,51 @@ def test_all_traps_are_told_at_once():
 )
 def test_detect(versions, stack):
     assert detect(versions) == stack
+
+
+def test_versions_that_are_none_count_for_nothing():
+    for version in ('unknown', '', None):
+        assert problems(dict.fromkeys(GOOD, version), anything) == []
+        assert problems({**GOOD, 'mmcv-lite': '2.2.0', 'mmdet': version}, anything) != []
+
+
+@pytest.fixture
+def starting(tmp_path):
+    """Call what torch calls, in a fresh interpreter whose distributions seem to include the given one."""
+
+    def start(name, *options, record=None):
+        folder = tmp_path / f'{name}-1.dist-info'
+        folder.mkdir()
+        if record is not None:
+            (folder / 'METADATA').write_text(record)
+        code = 'from sw_mm._startup import install; install(); import sys; print("sw_mm.compat" in sys.modules)'
+        done = subprocess.run(
+            [sys.executable, *options, '-c', code],
+            env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.strip(), done.stderr
+
+    return start
+
+
+def test_a_trap_is_only_warned_of_when_torch_is_imported(starting):
+    installed, warned = starting('onedl_mmengine', record='Name: onedl-mmengine\nVersion: 0.10.12\n')
+    assert installed == 'False'
+    assert 'UserWarning: sw_mm: this installation cannot work' in warned
+    assert 'pip uninstall onedl-mmengine' in warned
+
+
+def test_nothing_stands_in_the_way_of_torch(starting):
+    record = 'Name: onedl-mmengine\nVersion: 0.10.12\n'
+    assert starting('onedl_mmengine', '-W', 'error', record=record) == ('False', '')
+
+
+@pytest.mark.parametrize('record', [None, 'Name: mmcv-lite\n', 'Name: mmcv-lite\nVersion: unknown\n'])
+def test_damaged_records_of_distributions_are_survived(starting, record):
+    assert starting('mmcv_lite', record=record) == ('True', '')
 
 
 def test_this_environment():
