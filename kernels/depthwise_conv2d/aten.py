@@ -1,120 +1,215 @@
-"""Depthwise convolution on a CPU out of PyTorch's own convolution, steered around its slow paths.
+"""Depthwise convolution on a CPU out of PyTorch's own operators, steered around their slow paths."""
 
-oneDNN, which computes ``F.conv2d`` on a CPU, is fast for a large depthwise kernel in some layouts and passes only.
-Measured on one AVX-512 core (AMD Zen 4, torch 2.14, fp32, 8 images), best of several runs, in ms; layouts are those of
-the activations, and K x K' is height by width of the kernel:
-
-===============  =====================  ==========  ==========  ==========  ==========
-pass             route                  60 x 56^2   60 x 56^2   246 x 14^2  246 x 14^2
-                                        3 x 51      51 x 3      3 x 27      27 x 3
-===============  =====================  ==========  ==========  ==========  ==========
-forward          contiguous             107.6       7.6         16.6        0.7
-forward          channels_last          6.7         7.5         0.8         0.6
-data gradient    native, better layout  13.2        7.4         1.3         0.7
-data gradient    forward, flipped       7.5         7.3         0.6         0.6
-weight gradient  native, better layout  189.3       7.8         12.0        8.7
-weight gradient  sliding, as here       10.0        7.6         1.6         0.9
-===============  =====================  ==========  ==========  ==========  ==========
-
-So every pass is a forward convolution: the data gradient one with flipped kernels, the weight gradient one in which the
-output's gradient slides over the input. Only the weight gradient of kernels up to 3 x 3 is left to the native route.
-"""
+from functools import lru_cache
+from itertools import count
+from math import prod
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Above this padding on the left, oneDNN convolves contiguous maps through im2col and a matrix product.
-_MAX_CONTIGUOUS_PADDING = 6
-# Maps up to this many pixels are worth one call for the whole batch; larger ones are faster image by image.
-_MAX_BATCHED_PIXELS = 512
+from .geometry import Pair, Sides, memory_format_of, output_size
 
-_Size = tuple[int, int]
+# With more padding than this on the left, oneDNN convolves through im2col and a matrix product.
+_MAX_PADDING = 6
+# Width of kernels that are fast on channels_last maps, unlike those of 10 to 13 columns.
+_FAST_WIDTH = 15
+# oneDNN 3 hangs on bf16 in channels_last with kernels wider than 14 and up to this many channels.
+_MAX_ENDLESS_CHANNELS = 16
+# Multiply-adds on data that each point of a Fourier transform has to replace.
+_MACS_PER_POINT = 240
+# Numbers in the images that a weight gradient takes at once; more of them leave the caches.
+_MAX_CHUNK = 2**21
 
 
-def conv(x: Tensor, weight: Tensor, bias: Tensor | None, padding: _Size) -> Tensor:
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Convolve every channel with its own kernel.
 
     Args:
         x: Input ``(N, C, H, W)``.
         weight: Kernels ``(C, 1, kh, kw)``.
         bias: ``(C,)`` or None.
-        padding: Zeros above and below, left and right; negative numbers cut.
+        stride: Along height and width.
+        padding: Zeros on the left, right, top and bottom; negative numbers cut.
+        dilation: Along height and width.
 
     Returns:
-        ``(N, C, H + 2 * padding[0] - kh + 1, W + 2 * padding[1] - kw + 1)`` in the memory format of ``x``.
+        The output in the dtype and memory format of ``x``.
     """
-    memory_format = memory_format_of(x)
-    x, padding = _cut(x, padding)
-    x = x.contiguous(memory_format=torch.channels_last)
-    out = F.conv2d(x, weight, bias, padding=padding, groups=weight.shape[0])
-    return out.contiguous(memory_format=memory_format)
+    dtype, memory_format = x.dtype, memory_format_of(x)
+    if _fft_pays(tuple(x.shape[2:]), tuple(weight.shape[2:]), stride, padding, dilation):
+        out = _fft_forward(x, weight, bias, padding)
+    else:
+        out = _direct_forward(*_in_computable_dtype(x, weight, bias), stride, padding, dilation)
+    return out.to(dtype).contiguous(memory_format=memory_format)
 
 
-def weight_grad(x: Tensor, grad: Tensor, padding: _Size) -> Tensor:
-    """Gradient of :func:`conv` with respect to its kernels, accumulated in fp32 or wider.
+def input_grad(grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
+    """Gradient of :func:`forward` with respect to its input of the given size, in the memory format of ``grad``."""
+    if stride == (1, 1):
+        # Convolving with flipped kernels is faster than what oneDNN does for the gradient.
+        top, left = (dilation[i] * (weight.shape[2 + i] - 1) - padding[2 - 2 * i] for i in (0, 1))
+        height, width = output_size(grad.shape[2:], weight.shape[2:], stride, (left, 0, top, 0), dilation)
+        padding = left, input_size[1] - width, top, input_size[0] - height
+        return forward(grad, weight.flip(2, 3), None, stride, padding, dilation)
+    dtype, memory_format = grad.dtype, memory_format_of(grad)
+    grad, weight = _in_computable_dtype(grad, weight)
+    (height, width), rest = _symmetric_part(padding)
+    padded_size = input_size[0] + rest[2] + rest[3], input_size[1] + rest[0] + rest[1]
+    x = grad.new_empty(*grad.shape[:2], *padded_size)
+    out, _ = _native_grads(grad, x, weight, stride, (height, width), dilation, (True, False), torch.channels_last)
+    out = F.pad(out, [-side for side in rest]) if any(rest) else out
+    return out.to(dtype).contiguous(memory_format=memory_format)
 
-    Args:
-        x: Input ``(N, C, H, W)``.
-        grad: Gradient of the output.
-        padding: Zeros above and below, left and right; negative numbers cut.
 
-    Returns:
-        ``(C, 1, kh, kw)`` in the dtype of ``x``.
-    """
-    x, padding = _cut(x, padding)
-    kernel_size = tuple(x.shape[i] + 2 * padding[i - 2] - grad.shape[i] + 1 for i in (2, 3))
+def weight_grad(x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
+    """Gradient of :func:`forward` with respect to its kernels ``(C, 1, kh, kw)``, accumulated in fp32 or wider."""
+    dtype, channels = x.dtype, x.shape[1]
     if grad.numel() == 0:
-        return x.new_zeros(x.shape[1], 1, *kernel_size)
-    dtype = x.dtype
+        return x.new_zeros(channels, 1, *kernel_size)
     if dtype.itemsize < 4:
         x, grad = x.float(), grad.float()
-    if max(kernel_size) <= 3:
-        taps = _native_weight_grad(x, grad, kernel_size, padding)
-    elif padding[1] <= _MAX_CONTIGUOUS_PADDING:
-        taps = _slide(x, grad, padding, torch.contiguous_format)
-    elif x.shape[2] * x.shape[3] <= _MAX_BATCHED_PIXELS:
-        taps = _slide(x, grad, padding, torch.channels_last)
+    if _fft_pays(tuple(x.shape[2:]), kernel_size, stride, padding, dilation):
+        taps = _fft_weight_grad(x, grad, kernel_size, padding)
+    elif max(kernel_size) <= 3 and dilation == (1, 1):
+        symmetric, rest = _symmetric_part(padding)
+        x = F.pad(x, rest) if any(rest) else x
+        weight = x.new_empty(channels, 1, *kernel_size)
+        _, taps = _native_grads(grad, x, weight, stride, symmetric, dilation, (False, True), memory_format_of(x))
     else:
-        pairs = zip(x.split(1), grad.split(1), strict=True)
-        taps = sum(_slide(*pair, padding, torch.channels_last) for pair in pairs)
+        images = max(_MAX_CHUNK // x[0].numel(), 1)
+        pairs = zip(x.split(images), grad.split(images), strict=True)
+        taps = sum(_slide(*pair, kernel_size, stride, padding, dilation) for pair in pairs)
     return taps.to(dtype).contiguous()
 
 
-def memory_format_of(x: Tensor) -> torch.memory_format:
-    """Tell the memory format to answer ``x`` in; a slice of the channels keeps the format of the whole."""
-    return torch.channels_last if x.stride(1) == 1 and not x.is_contiguous() else torch.contiguous_format
+def _direct_forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair
+) -> Tensor:
+    channels_last = memory_format_of(x) is torch.channels_last
+    (height, width), rest = _symmetric_part(padding)
+    left, right, top, bottom = rest
+    few = 4 * max(left, right) <= weight.shape[3] and 4 * max(top, bottom) <= weight.shape[2]
+    if any(rest) and few and min(rest) >= 0 and dilation == (1, 1):
+        # A few zero taps on the other side cost less than a padded copy of the map.
+        weight = F.pad(weight, (right, left, bottom, top))
+        height, width = height + top + bottom, width + left + right
+    elif any(rest):
+        x = F.pad(x, rest)
+    if dilation[1] > 1:
+        if width > _MAX_PADDING:
+            x, width = F.pad(x, (width, width)), 0
+    elif channels_last or width > _MAX_PADDING:
+        x = x.contiguous(memory_format=torch.channels_last)
+        kh, kw = weight.shape[2:]
+        if stride == (1, 1) and (10 if kh >= 7 else 12) <= kw <= 13:
+            extra = (_FAST_WIDTH - kw) // 2
+            weight, width = F.pad(weight, (extra, extra)), width + extra
+    return F.conv2d(x, weight, bias, stride, (height, width), dilation, groups=weight.shape[0])
 
 
-def _cut(x: Tensor, padding: _Size) -> tuple[Tensor, _Size]:
-    """Apply the negative part of the padding, which ``F.conv2d`` does not know."""
-    height, width = padding
-    if height < 0 or width < 0:
-        x = F.pad(x, (min(width, 0),) * 2 + (min(height, 0),) * 2)
-    return x, (max(height, 0), max(width, 0))
+def _slide(x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
+    """Slide the output's gradient of every channel of every image over its map, and add what the images give.
 
-
-def _slide(x: Tensor, grad: Tensor, padding: _Size, memory_format: torch.memory_format) -> Tensor:
-    """Slide the gradient of every channel of every image over its map, and add what the images give."""
+    That is a forward convolution of one image with very many channels, in which stride and dilation change places.
+    """
     channels = x.shape[1]
-    x, grad = _as_one_image(x, memory_format), _as_one_image(grad, memory_format)
-    taps = F.conv2d(x, grad.transpose(0, 1), padding=padding, groups=x.shape[1])
-    return taps.reshape(-1, channels, 1, *taps.shape[2:]).sum(dim=0)
+    if min(padding) < 0:
+        x, padding = F.pad(x, padding), (0, 0, 0, 0)
+    left, right, top, bottom = padding
+    if left > _MAX_PADDING or dilation[1] > 3:
+        x, left, right = F.pad(x, (left, right)), 0, 0
+    # Symmetric padding in place of what is asked for gives some taps too many before or behind.
+    row, column = (
+        -(min(before - after, 0) // d) for before, after, d in zip((top, left), (bottom, right), dilation, strict=True)
+    )
+    symmetric = top + row * dilation[0], left + column * dilation[1]
+    x, kernels = (t.contiguous().view(1, -1, *t.shape[2:]) for t in (x, grad))
+    taps = F.conv2d(x, kernels.transpose(0, 1), None, dilation, symmetric, stride, groups=x.shape[1])
+    taps = taps[:, :, row : row + kernel_size[0], column : column + kernel_size[1]]
+    return taps.unflatten(1, (-1, channels)).sum(dim=1).view(channels, 1, *kernel_size)
 
 
-def _as_one_image(x: Tensor, memory_format: torch.memory_format) -> Tensor:
-    """Turn ``(N, C, H, W)`` into ``(1, N * C, H, W)`` of the given memory format."""
-    n, c, h, w = x.shape
-    if memory_format is torch.channels_last:
-        return x.permute(2, 3, 0, 1).contiguous().view(1, h, w, n * c).permute(0, 3, 1, 2)
-    return x.contiguous().view(1, n * c, h, w)
-
-
-def _native_weight_grad(x: Tensor, grad: Tensor, kernel_size: _Size, padding: _Size) -> Tensor:
-    channels = x.shape[1]
-    x, grad = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, grad))
-    kernels = x.new_empty(channels, 1, *kernel_size)
-    # The arguments after the padding: dilation, not transposed, output padding, groups, and which gradients are wanted.
+def _native_grads(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    wanted: tuple[bool, bool],
+    memory_format: torch.memory_format,
+) -> tuple[Tensor, Tensor]:
+    """PyTorch's own gradients with respect to input and kernels, computed in the given memory format."""
+    grad, x = (tensor.contiguous(memory_format=memory_format) for tensor in (grad, x))
+    # The arguments after the dilation: not transposed, no output padding, groups; the last result is the bias's.
     return torch.ops.aten.convolution_backward(
-        grad, x, kernels, None, (1, 1), padding, (1, 1), False, (0, 0), channels, (False, True, False)
-    )[1]
+        grad, x, weight, None, stride, padding, dilation, False, (0, 0), weight.shape[0], (*wanted, False)
+    )[:2]
+
+
+def _fft_forward(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sides) -> Tensor:
+    kernel_size, size = tuple(weight.shape[2:]), tuple(x.shape[2:])
+    lengths = _fft_lengths(size, kernel_size, padding)
+    height, width = output_size(size, kernel_size, (1, 1), padding, (1, 1))
+    top, left = kernel_size[0] - 1 - padding[2], kernel_size[1] - 1 - padding[0]
+    kernels = torch.fft.rfft2(_real(weight[:, 0]).flip(1, 2), lengths)
+    out = kernels.new_empty(*x.shape[:2], height, width, dtype=kernels.real.dtype)
+    # Image by image, so that the spectra stay in the caches.
+    for image, result in zip(x, out, strict=True):
+        spectrum = torch.fft.rfft2(_real(image), lengths).mul_(kernels)
+        result.copy_(torch.fft.irfft2(spectrum, lengths)[:, top : top + height, left : left + width])
+    return out if bias is None else out.add_(bias.view(-1, 1, 1))
+
+
+def _fft_weight_grad(x: Tensor, grad: Tensor, kernel_size: Pair, padding: Sides) -> Tensor:
+    lengths = _fft_lengths(tuple(x.shape[2:]), kernel_size, padding)
+    spectrum = 0
+    for image, image_grad in zip(x, grad, strict=True):
+        spectrum = spectrum + torch.fft.rfft2(image, lengths) * torch.fft.rfft2(image_grad, lengths).conj()
+    taps = torch.fft.irfft2(spectrum, lengths).roll((padding[2], padding[0]), (1, 2))
+    return taps[:, None, : kernel_size[0], : kernel_size[1]]
+
+
+@lru_cache(maxsize=1024)
+def _fft_pays(size: Pair, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> bool:
+    """Tell whether a convolution is cheaper as a product of spectra."""
+    left, right, top, bottom = padding
+    inside = min(padding) >= 0 and max(top, bottom) < kernel_size[0] and max(left, right) < kernel_size[1]
+    if stride != (1, 1) or dilation != (1, 1) or not inside or prod(kernel_size) < _MACS_PER_POINT:
+        return False
+    out = output_size(size, kernel_size, stride, padding, dilation)
+    macs = prod(
+        sum(max(min(out[i], size[i] + before - tap) - max(before - tap, 0), 0) for tap in range(kernel_size[i]))
+        for i, before in enumerate((top, left))
+    )
+    return macs > _MACS_PER_POINT * prod(_fft_lengths(size, kernel_size, padding))
+
+
+def _fft_lengths(size: Pair, kernel_size: Pair, padding: Sides) -> Pair:
+    """Least lengths for which nothing wraps around into what is kept, of those that transform fast."""
+    left, right, top, bottom = padding
+    least = (
+        max(s + max(pads), k) for s, k, pads in zip(size, kernel_size, ((top, bottom), (left, right)), strict=True)
+    )
+    # Multiples of 8 without other prime factors than 2, 3 and 5.
+    height, width = (next(n for n in count(-(-length // 8) * 8, 8) if 30**16 % n == 0) for length in least)
+    return height, width
+
+
+def _symmetric_part(padding: Sides) -> tuple[Pair, Sides]:
+    """Split padding into (height, width), which is equal on opposite sides, and the rest on each side."""
+    left, right, top, bottom = padding
+    height, width = max(min(top, bottom), 0), max(min(left, right), 0)
+    return (height, width), (left - width, right - width, top - height, bottom - height)
+
+
+def _in_computable_dtype(x: Tensor, *others: Tensor | None) -> list[Tensor | None]:
+    """Replace fp16, for which most CPUs have no convolution worth the name, and bf16 where oneDNN never returns."""
+    slow = x.dtype is torch.float16 or (x.dtype is torch.bfloat16 and x.shape[1] <= _MAX_ENDLESS_CHANNELS)
+    return [t.float() if slow and t is not None else t for t in (x, *others)]
+
+
+def _real(x: Tensor) -> Tensor:
+    """Give a dtype that can be transformed."""
+    return x if x.dtype.itemsize >= 4 else x.float()

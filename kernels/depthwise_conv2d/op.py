@@ -1,115 +1,94 @@
 """The public depthwise convolution: checks its arguments, crops the kernel to the map and picks a backend."""
 
 from collections.abc import Sequence
+from importlib import import_module
+from math import prod
+from types import ModuleType
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.utils.flop_counter import register_flop_formula
 
-from . import aten
+from .. import _dispatch
+from . import reference
+from .geometry import Pair, Sides, crop_to_map, memory_format_of, output_size
 
-_HAS_ONEDNN = torch.backends.mkldnn.is_available()
-# PyTorch before 2.7 cannot tell an export from a compilation.
-_is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
+# On a GPU, PyTorch's own convolutions are specialised for kernels up to this side.
+_LARGEST_NATIVE_ON_GPU = 5
 
 
 def depthwise_conv2d(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    padding: int | tuple[int, int] | tuple[int, int, int, int] = 0,
+    stride: int | Pair = 1,
+    padding: int | Pair | Sides = 0,
+    dilation: int | Pair = 1,
 ) -> Tensor:
-    """Convolve every channel of a map with its own kernel, stride 1.
+    """Convolve every channel of a map with its own kernel.
 
-    Differentiable twice. Under autocast the inputs are cast as for :func:`torch.nn.functional.conv2d`. Taps that can
-    meet nothing but padding on this map are dropped first, so a kernel larger than the map costs no more than the map
-    allows.
+    Differentiable twice. Under autocast the inputs are cast as for :func:`torch.nn.functional.conv2d`; fp16 and bf16
+    are accumulated in fp32. Taps that can meet nothing but padding on this map are dropped first, so a kernel larger
+    than the map costs no more than the map allows.
 
     Args:
         x: Input ``(N, C, H, W)``.
         weight: Kernels ``(C, 1, kh, kw)``.
         bias: ``(C,)`` or None.
+        stride: One number or ``(height, width)``.
         padding: Zeros around the map: one number for all sides, ``(height, width)``, or
             ``(left, right, top, bottom)`` as :func:`torch.nn.functional.pad` takes them.
+        dilation: Distance of neighbouring taps, one number or ``(height, width)``.
 
     Returns:
-        ``(N, C, H + top + bottom - kh + 1, W + left + right - kw + 1)``.
+        ``(N, C, H', W')`` with ``H' = (H + top + bottom - dilation * (kh - 1) - 1) // stride + 1`` and ``W'`` likewise.
+        A channels_last input gives a channels_last output.
 
     Raises:
-        ValueError: If a shape, a dtype or the padding does not fit.
+        ValueError: If a shape, a dtype, stride, padding or dilation does not fit.
+        RuntimeError: If a backend was asked for that cannot compute this.
     """
-    padding = _four_sides(padding)
-    x, weight, bias = _autocast(x, weight, bias)
-    _check(x, weight, bias, padding)
-    weight, padding = crop_to_map(weight, padding, x.shape[-2], x.shape[-1])
-    x, weight, symmetric = _symmetric(x, weight, padding)
-    if _wants_aten(x):
-        return _conv(x, weight, bias, symmetric)
-    return F.conv2d(x, weight, bias, padding=symmetric, groups=weight.shape[0])
+    stride, dilation, padding = _pair('stride', stride), _pair('dilation', dilation), _four_sides(padding)
+    x, weight, bias = _dispatch.autocast(x, weight, bias)
+    _check(x, weight, bias, padding, dilation)
+    weight, padding = crop_to_map(weight, x.shape[2:], stride, padding, dilation)
+    backend = choose_backend(x, weight, stride, padding, dilation)
+    if backend == 'reference':
+        return reference.depthwise_conv2d(x, weight, bias, stride, padding, dilation)
+    return _forward(x, weight, bias, stride, padding, dilation, backend)
 
 
-def crop_to_map(
-    weight: Tensor, padding: tuple[int, int, int, int], height: int, width: int
-) -> tuple[Tensor, tuple[int, int, int, int]]:
-    """Drop the kernel taps that meet nothing but padding on a map of the given size; the result is unchanged.
+def choose_backend(x: Tensor, weight: Tensor, stride: Pair, padding: Sides, dilation: Pair) -> str:
+    """Choose the backend for arguments that are checked and cropped."""
 
-    Returns:
-        The remaining part of the kernels, a view, and the padding that goes with it.
-    """
-    left, right, top, bottom = padding
-    rows, top, bottom = _reach(weight.shape[2], top, bottom, height)
-    columns, left, right = _reach(weight.shape[3], left, right, width)
-    return weight[:, :, rows, columns], (left, right, top, bottom)
+    def unsupported(backend: str) -> str | None:
+        if backend == 'aten' and x.device.type != 'cpu':
+            return f'it steers CPU convolutions, and x is on {x.device}'
+        if backend == 'triton':
+            return implementation(backend).unsupported(x, weight, stride, padding, dilation)
+        return None
 
-
-def depthwise_macs(kernel_size: tuple[int, int], padding: tuple[int, int, int, int], height: int, width: int) -> int:
-    """Count the multiply-accumulates of one channel on a map of the given size, kernel cropped to the map.
-
-    Args:
-        kernel_size: Height and width of the kernel.
-        padding: Zeros on the left, right, top and bottom.
-        height: Height of the input.
-        width: Width of the input.
-
-    Returns:
-        Taps that can touch data times output pixels; taps that meet padding at some pixels count there too.
-    """
-    left, right, top, bottom = padding
-    rows, top, bottom = _reach(kernel_size[0], top, bottom, height)
-    columns, left, right = _reach(kernel_size[1], left, right, width)
-    kh, kw = rows.stop - rows.start, columns.stop - columns.start
-    return kh * kw * (height + top + bottom - kh + 1) * (width + left + right - kw + 1)
+    preferred = 'reference'
+    if x.device.type == 'cpu' and x.dtype is not torch.float64:
+        preferred = 'aten'
+    elif x.device.type == 'cuda' and max(weight.shape[2:]) > _LARGEST_NATIVE_ON_GPU:
+        preferred = 'triton'
+    return _dispatch.choose(x.device, preferred, unsupported)
 
 
-def _reach(taps: int, before: int, after: int, size: int) -> tuple[slice, int, int]:
-    """Taps of one axis that can touch data, and the padding left when the others are gone.
-
-    Output ``o`` reads input ``o + tap - before`` with ``o`` in ``[0, size + before + after - taps]``.
-    """
-    first = min(max(taps - after - size, 0), taps - 1)
-    last = max(min(before + size - 1, taps - 1), first)
-    return slice(first, last + 1), before - first, after - (taps - 1 - last)
+def implementation(backend: str) -> ModuleType:
+    """Import the module that computes a backend's ``forward``, ``input_grad`` and ``weight_grad``."""
+    return import_module(f'.{backend}', __package__)
 
 
-def _symmetric(x: Tensor, weight: Tensor, padding: tuple[int, int, int, int]) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """Make the padding equal on opposite sides, as ``F.conv2d`` wants it, by widening the kernel or the map.
-
-    A few zero taps cost less than a padded copy of the map. A strip of 3 x 51 on 8 x 122 x 28^2 took 2.9 ms with
-    symmetric padding and 5.9 ms with a copy (one AVX-512 core), where two taps more are 4 % more arithmetic.
-
-    Returns:
-        Map, kernels, and the padding ``(height, width)`` that is left.
-    """
-    left, right, top, bottom = padding
-    extra = max(right - left, 0), max(left - right, 0), max(bottom - top, 0), max(top - bottom, 0)
-    if 4 * max(extra[:2]) > weight.shape[3] or 4 * max(extra[2:]) > weight.shape[2]:
-        return F.pad(x, padding), weight, (0, 0)
-    if any(extra):
-        weight = F.pad(weight, extra)
-    return x, weight, (max(top, bottom), max(left, right))
+def _pair(name: str, value: int | Pair) -> Pair:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or min(pair) < 1:
+        raise ValueError(f'{name} must be one positive number or (height, width); got {value}')
+    return pair
 
 
-def _four_sides(padding: int | tuple[int, ...]) -> tuple[int, int, int, int]:
+def _four_sides(padding: int | tuple[int, ...]) -> Sides:
     sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
     if len(sides) == 2:
         height, width = sides
@@ -121,15 +100,7 @@ def _four_sides(padding: int | tuple[int, ...]) -> tuple[int, int, int, int]:
     return sides
 
 
-def _autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    device = tensors[0].device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
-        return tensors
-    dtype = torch.get_autocast_dtype(device)
-    return tuple(t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in tensors)
-
-
-def _check(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int, int, int]) -> None:
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sides, dilation: Pair) -> None:
     if x.dim() != 4:
         raise ValueError(f'x must be (N, C, H, W); got shape {tuple(x.shape)}')
     if weight.dim() != 4 or weight.shape[:2] != (x.shape[1], 1):
@@ -141,87 +112,144 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, i
             raise ValueError(f'{name} must have the dtype of x, {x.dtype}; got {tensor.dtype}')
     left, right, top, bottom = padding
     height, width = x.shape[2] + top + bottom, x.shape[3] + left + right
-    if height < weight.shape[2] or width < weight.shape[3]:
+    reach = tuple(dilation[i] * (weight.shape[2 + i] - 1) + 1 for i in (0, 1))
+    if height < reach[0] or width < reach[1]:
         raise ValueError(
-            f'padding {padding} makes the map {height} x {width}, smaller than the kernel '
-            f'{weight.shape[2]} x {weight.shape[3]}; enlarge the padding'
+            f'padding {padding} makes the map {height} x {width}, smaller than the kernel, which covers '
+            f'{reach[0]} x {reach[1]}; enlarge the padding'
         )
 
 
-def _wants_aten(x: Tensor) -> bool:
-    """Tell whether to steer around oneDNN's slow paths; a traced or exported model keeps a plain convolution."""
-    exporting = _is_exporting() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
-    return _HAS_ONEDNN and x.device.type == 'cpu' and x.dtype != torch.float64 and not exporting
-
-
-# The operators are opaque to the compiler: what they call would be taken apart again and land on the slow paths.
-# Each one's gradients are made of the two of them, which makes any order of differentiation work.
+# The operators are opaque to the compiler, which would take apart what they call and land on the slow paths again.
+# Output, input gradient and weight gradient are each linear in two tensors, and the gradients of each one are the other
+# two, so any order of differentiation works. The backend travels along: gradients are computed like their output.
+_GEOMETRY = 'SymInt[] stride, SymInt[] padding, SymInt[] dilation, str backend'
 
 
 @torch.library.custom_op(
     'sw_mm::depthwise_conv2d',
     mutates_args=(),
-    device_types='cpu',
-    schema='(Tensor x, Tensor weight, Tensor? bias, int[] padding) -> Tensor',
+    schema=f'(Tensor x, Tensor weight, Tensor? bias, {_GEOMETRY}) -> Tensor',
 )
-def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int]) -> Tensor:
-    return aten.conv(x, weight, bias, tuple(padding))
+def _forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    backend: str,
+) -> Tensor:
+    out = implementation(backend).forward(x, weight, bias, tuple(stride), tuple(padding), tuple(dilation))
+    return out.contiguous(memory_format=memory_format_of(x))
+
+
+@torch.library.custom_op(
+    'sw_mm::depthwise_conv2d_input_grad',
+    mutates_args=(),
+    schema=f'(Tensor grad, Tensor weight, SymInt[] input_size, {_GEOMETRY}) -> Tensor',
+)
+def _input_grad(
+    grad: Tensor,
+    weight: Tensor,
+    input_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    backend: str,
+) -> Tensor:
+    compute = implementation(backend).input_grad
+    out = compute(grad, weight, tuple(input_size), tuple(stride), tuple(padding), tuple(dilation))
+    return out.contiguous(memory_format=memory_format_of(grad))
 
 
 @torch.library.custom_op(
     'sw_mm::depthwise_conv2d_weight_grad',
     mutates_args=(),
-    device_types='cpu',
-    schema='(Tensor x, Tensor grad, int[] padding) -> Tensor',
+    schema=f'(Tensor x, Tensor grad, SymInt[] kernel_size, {_GEOMETRY}) -> Tensor',
 )
-def _weight_grad(x: Tensor, grad: Tensor, padding: Sequence[int]) -> Tensor:
-    return aten.weight_grad(x, grad, tuple(padding))
+def _weight_grad(
+    x: Tensor,
+    grad: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    backend: str,
+) -> Tensor:
+    compute = implementation(backend).weight_grad
+    return compute(x, grad, tuple(kernel_size), tuple(stride), tuple(padding), tuple(dilation)).contiguous()
 
 
-@_conv.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int]) -> Tensor:
-    height, width = (x.shape[i] + 2 * padding[i - 2] - weight.shape[i] + 1 for i in (2, 3))
-    return torch.empty(
-        (x.shape[0], x.shape[1], height, width),
-        dtype=x.dtype,
-        device=x.device,
-        memory_format=aten.memory_format_of(x),
-    )
+@_forward.register_fake
+def _(x, weight, bias, stride, padding, dilation, backend):
+    size = output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    return _empty_like(x, size)
+
+
+@_input_grad.register_fake
+def _(grad, weight, input_size, stride, padding, dilation, backend):
+    return _empty_like(grad, input_size)
 
 
 @_weight_grad.register_fake
-def _(x: Tensor, grad: Tensor, padding: Sequence[int]) -> Tensor:
-    height, width = (x.shape[i] + 2 * padding[i - 2] - grad.shape[i] + 1 for i in (2, 3))
-    return x.new_empty(x.shape[1], 1, height, width)
+def _(x, grad, kernel_size, stride, padding, dilation, backend):
+    return x.new_empty(x.shape[1], 1, *kernel_size)
 
 
-def _input_grad(grad: Tensor, weight: Tensor, padding: Sequence[int]) -> Tensor:
-    return _conv(grad, weight.flip(2, 3), None, [weight.shape[i] - 1 - padding[i - 2] for i in (2, 3)])
+def _empty_like(x: Tensor, size: Sequence[int]) -> Tensor:
+    return torch.empty((*x.shape[:2], *size), dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
 
 
-def _save_inputs(ctx, inputs: tuple, output: Tensor) -> None:
-    *_, ctx.padding = inputs
-    ctx.save_for_backward(inputs[0], inputs[1])
+def _save(ctx, inputs: tuple, output: Tensor) -> None:
+    first, second, _, *ctx.geometry = inputs
+    ctx.save_for_backward(first, second)
 
 
-def _conv_backward(ctx, grad: Tensor) -> tuple:
+def _forward_backward(ctx, out_grad: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
     return (
-        _input_grad(grad, weight, ctx.padding) if ctx.needs_input_grad[0] else None,
-        _weight_grad(x, grad, ctx.padding) if ctx.needs_input_grad[1] else None,
-        grad.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None,
-        None,
+        _input_grad(out_grad, weight, x.shape[2:], *ctx.geometry) if ctx.needs_input_grad[0] else None,
+        _weight_grad(x, out_grad, weight.shape[2:], *ctx.geometry) if ctx.needs_input_grad[1] else None,
+        out_grad.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None,
+        *[None] * 4,
     )
 
 
-def _weight_grad_backward(ctx, grad: Tensor) -> tuple:
-    x, output_grad = ctx.saved_tensors
+def _input_grad_backward(ctx, out_grad: Tensor) -> tuple[Tensor | None, ...]:
+    grad, weight = ctx.saved_tensors
     return (
-        _input_grad(output_grad, grad, ctx.padding) if ctx.needs_input_grad[0] else None,
-        _conv(x, grad, None, ctx.padding) if ctx.needs_input_grad[1] else None,
-        None,
+        _forward(out_grad, weight, None, *ctx.geometry) if ctx.needs_input_grad[0] else None,
+        _weight_grad(out_grad, grad, weight.shape[2:], *ctx.geometry) if ctx.needs_input_grad[1] else None,
+        *[None] * 5,
     )
 
 
-_conv.register_autograd(_conv_backward, setup_context=_save_inputs)
-_weight_grad.register_autograd(_weight_grad_backward, setup_context=_save_inputs)
+def _weight_grad_backward(ctx, out_grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, grad = ctx.saved_tensors
+    return (
+        _input_grad(grad, out_grad, x.shape[2:], *ctx.geometry) if ctx.needs_input_grad[0] else None,
+        _forward(x, out_grad, None, *ctx.geometry) if ctx.needs_input_grad[1] else None,
+        *[None] * 5,
+    )
+
+
+_forward.register_autograd(_forward_backward, setup_context=_save)
+_input_grad.register_autograd(_input_grad_backward, setup_context=_save)
+_weight_grad.register_autograd(_weight_grad_backward, setup_context=_save)
+
+
+# As for PyTorch's convolutions, every tap counts at every output pixel.
+@register_flop_formula(torch.ops.sw_mm.depthwise_conv2d)
+def _(x: Sequence[int], weight: Sequence[int], *_, out_shape: Sequence[int], **__) -> int:
+    return 2 * prod(out_shape) * prod(weight[2:])
+
+
+@register_flop_formula(torch.ops.sw_mm.depthwise_conv2d_input_grad)
+def _(grad: Sequence[int], weight: Sequence[int], *_, **__) -> int:
+    return 2 * prod(grad) * prod(weight[2:])
+
+
+@register_flop_formula(torch.ops.sw_mm.depthwise_conv2d_weight_grad)
+def _(x: Sequence[int], grad: Sequence[int], kernel_size: Sequence[int], *_, **__) -> int:
+    return 2 * prod(grad) * prod(kernel_size)

@@ -100,7 +100,9 @@ def folded_shift_conv2d(x: Tensor, horizontal: Tensor, vertical: Tensor, bias: T
         if strip.shape != shape:
             raise ValueError(f'{name} must have shape {shape} for these tables; got {tuple(strip.shape)}')
     along, across = tables.strip_padding, (tables.small_kernel // 2,) * 2
-    return depthwise_conv2d(x, horizontal, bias, along + across) + depthwise_conv2d(x, vertical, None, across + along)
+    return depthwise_conv2d(x, horizontal, bias, padding=along + across) + depthwise_conv2d(
+        x, vertical, padding=across + along
+    )
 
 
 def _check_map(x: Tensor, tables: ShiftTables) -> None:

@@ -1,0 +1,115 @@
+"""Which backend computes a call: what is usable here, what the user asks for, and what is taken unasked."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+
+BACKENDS = ('reference', 'aten', 'triton')
+VARIABLE = 'SW_MM_KERNELS'
+
+# A context variable, not a global: other threads and tasks keep their own choice.
+_chosen: ContextVar[str | None] = ContextVar('sw_mm_kernels_backend', default=None)
+# PyTorch before 2.7 cannot tell an export from a compilation.
+_is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Compute with one backend inside a ``with`` block, whatever the environment says.
+
+    The choice holds for this thread or task, and for the gradients of what is computed in the block. A function under
+    ``torch.compile`` keeps the choice that was in force when it was compiled.
+
+    Args:
+        name: ``'auto'``, ``'reference'``, ``'aten'`` or ``'triton'``. A call that the backend cannot compute raises.
+
+    Raises:
+        ValueError: If there is no such backend.
+    """
+    token = _chosen.set(_known(name, 'name'))
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+@torch.compiler.assume_constant_result
+def requested_backend() -> str:
+    """Name the backend asked for by :func:`use_backend`, else by ``SW_MM_KERNELS``, else ``'auto'``.
+
+    Raises:
+        ValueError: If the environment variable names no backend.
+    """
+    return _chosen.get() or _known(os.environ.get(VARIABLE) or 'auto', f'the environment variable {VARIABLE}')
+
+
+def backends() -> dict[str, str | None]:
+    """List the backends, with the reason why one cannot be used in this process, or None if it can."""
+    return {name: unusable(name) for name in BACKENDS}
+
+
+@torch.compiler.assume_constant_result
+def unusable(name: str) -> str | None:
+    """Say why a backend cannot be used in this process, or None if it can."""
+    if name == 'aten' and not torch.backends.mkldnn.is_available():
+        return 'PyTorch is built without oneDNN, whose slow paths this backend avoids'
+    if name == 'triton':
+        try:
+            from . import _triton  # noqa: F401
+        except ImportError as error:
+            return str(error)
+        if not interpreting() and not torch.cuda.is_available():
+            return 'there is no CUDA device; TRITON_INTERPRET=1 would run the kernels on the CPU, slowly, for tests'
+    return None
+
+
+def interpreting() -> bool:
+    """Tell whether Triton kernels run in Triton's interpreter, which takes CPU tensors."""
+    return os.environ.get('TRITON_INTERPRET', '').lower() in ('1', 'on', 'true', 'y', 'yes')
+
+
+def choose(device: torch.device, preferred: str, unsupported: Callable[[str], str | None]) -> str:
+    """Choose the backend of a call.
+
+    Without data (on the meta device) and in an exported or traced program, that is always ``'reference'``: plain
+    convolutions, which every runtime knows.
+
+    Args:
+        device: Where the tensors are.
+        preferred: Backend to take if nobody asks for one and it can compute the call; else ``'reference'``.
+        unsupported: Says why a backend cannot compute this call, or None if it can.
+
+    Raises:
+        RuntimeError: If the backend that was asked for cannot be used.
+    """
+    if device.type == 'meta' or _is_exporting() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+        return 'reference'
+    name = requested_backend()
+    reason = unusable(preferred if name == 'auto' else name) or unsupported(preferred if name == 'auto' else name)
+    if name == 'auto':
+        return 'reference' if reason else preferred
+    if reason:
+        raise RuntimeError(f'the kernels of backend {name!r}, which was asked for, cannot be used: {reason}')
+    return name
+
+
+def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Cast to the dtype that autocast asks for on the device of the first tensor, as convolutions do.
+
+    Registering an autocast rule with the operators would fix one dtype for a kind of device for good.
+    """
+    device = tensors[0].device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in tensors)
+
+
+def _known(name: str, source: str) -> str:
+    if name not in ('auto', *BACKENDS):
+        raise ValueError(f"{source} must be 'auto' or one of {BACKENDS}; got {name!r}")
+    return name
