@@ -1,4 +1,8 @@
-"""Cascade Mask R-CNN with SW-T on COCO, 36 epochs. Official result: 52.21 box AP, 45.19 mask AP."""
+"""Cascade Mask R-CNN with SW-T on COCO, 36 epochs on 8 GPUs x 2 images.
+
+Official result: 52.21 box AP, 45.19 mask AP, trained with the filter masks of its sparse pre-training. This trains
+densely.
+"""
 
 _base_ = [
     '_base_/models/cascade_mask_rcnn_sw.py',
@@ -8,7 +12,8 @@ _base_ = [
 ]
 custom_imports = dict(imports=['sw_mm.registry'])
 
-# The official ImageNet-1K weights of SW-T; None trains from scratch.
+# The official ImageNet-1K weights of SW-T; None trains from scratch. Edit it here;
+# elsewhere (--cfg-options, a config that inherits this one) set model.backbone.init_cfg.checkpoint.
 checkpoint = None
 
 model = dict(backbone=dict(init_cfg=dict(type='sw_mm.OfficialPretrained', checkpoint=checkpoint)))
@@ -26,6 +31,5 @@ param_scheduler = [
     dict(type='MultiStepLR', begin=0, end=36, by_epoch=True, milestones=[27, 33], gamma=0.1),
 ]
 
-# 8 GPUs x 2 images. The official code trains with the filter masks of its sparse pre-training, this trains densely.
 train_dataloader = dict(batch_size=2)
 auto_scale_lr = dict(enable=False, base_batch_size=16)

@@ -1,4 +1,7 @@
-"""SW-T on ImageNet-1K, 300 epochs. Official result: 83.39 top-1, trained with 30 % of the small filters masked."""
+"""SW-T on ImageNet-1K, 300 epochs on 8 GPUs x 64 images x 8 accumulated steps = 4096 images an update.
+
+Official result: 83.39 top-1, trained with 30 % of the small filters masked. This trains densely.
+"""
 
 _base_ = [
     '_base_/datasets/imagenet.py',
@@ -7,7 +10,8 @@ _base_ = [
 ]
 custom_imports = dict(imports=['sw_mm.registry'])
 
-# The official ImageNet-1K weights of SW-T; None trains from scratch.
+# The official ImageNet-1K weights of SW-T; None trains from scratch. Edit it here;
+# elsewhere (--cfg-options, a config that inherits this one) set model.backbone.init_cfg.checkpoint.
 checkpoint = None
 
 model = dict(
@@ -30,7 +34,7 @@ model = dict(
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
 )
 
-# 8 GPUs x 64 images x 8 accumulated steps = 4096 images an update. No gradient clipping, no average of the weights.
+# No gradient clipping, no average of the weights.
 train_dataloader = dict(batch_size=64)
 optim_wrapper = dict(optimizer=dict(lr=4e-3), accumulative_counts=8)
 param_scheduler = [

@@ -1,4 +1,4 @@
-"""UPerNet with SW-T on Cityscapes, 80k iterations.
+"""UPerNet with SW-T on Cityscapes, 80k iterations on 8 GPUs x 2 images.
 
 The authors publish no Cityscapes recipe. This one is ours: that of ADE20K with mmsegmentation's Cityscapes crop, and
 the 80k x 16 images that RepLKNet trained for.
@@ -12,7 +12,8 @@ _base_ = [
 ]
 custom_imports = dict(imports=['sw_mm.registry'])
 
-# The official ImageNet-1K weights of SW-T; None trains from scratch.
+# The official ImageNet-1K weights of SW-T; None trains from scratch. Edit it here;
+# elsewhere (--cfg-options, a config that inherits this one) set model.backbone.init_cfg.checkpoint.
 checkpoint = None
 
 model = dict(
@@ -20,12 +21,5 @@ model = dict(
     backbone=dict(init_cfg=dict(type='sw_mm.OfficialPretrained', checkpoint=checkpoint)),
 )
 
-# A decay rate of 1 gives every layer the same rate; what remains is no weight decay on biases and norms.
-optim_wrapper = dict(
-    constructor='sw_mm.LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(decay_rate=1.0, num_layers=9),
-)
-
-# 8 GPUs x 2 images.
 train_dataloader = dict(batch_size=2)
 auto_scale_lr = dict(enable=False, base_batch_size=16)

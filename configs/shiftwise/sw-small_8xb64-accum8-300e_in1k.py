@@ -1,4 +1,4 @@
-"""SW-S on ImageNet-1K, 300 epochs. Official result: 83.9 top-1.
+"""SW-S on ImageNet-1K, 300 epochs on 8 GPUs x 64 images x 8 accumulated steps. Official result: 83.9 top-1.
 
 The authors publish the result, but neither recipe nor weights: this is the recipe of SW-T.
 """

@@ -1,6 +1,7 @@
-"""UPerNet with SW-S on ADE20K, 160k iterations. Official result: 49.79 mIoU, 50.83 with multi-scale testing.
+"""UPerNet with SW-S on ADE20K, 160k iterations on 8 GPUs x 2 images.
 
-The authors publish the result, but neither recipe nor weights: this is the recipe of SW-T.
+Official result: 49.79 mIoU, 50.83 with multi-scale testing. The authors publish the result, but neither recipe nor
+weights: this is the recipe of SW-T.
 """
 
 _base_ = '../upernet_sw_ade20k.py'

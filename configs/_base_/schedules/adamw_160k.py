@@ -4,6 +4,9 @@ optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    constructor='sw_mm.LayerDecayOptimWrapperConstructor',
+    # A decay rate of 1 gives every layer the same rate; what remains is no weight decay on biases and norms.
+    paramwise_cfg=dict(decay_rate=1.0, num_layers=9),
 )
 
 # Both start at iteration 0 and multiply: the warm-up of mmcv 1.x, which the published runs used.

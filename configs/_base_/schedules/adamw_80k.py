@@ -1,16 +1,6 @@
-_base_ = 'mmseg::_base_/schedules/schedule_80k.py'
+_base_ = './adamw_160k.py'
 
-optim_wrapper = dict(
-    _delete_=True,
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
-)
+param_scheduler = _base_.param_scheduler
+param_scheduler[-1].end = 80000
 
-# Both start at iteration 0 and multiply: the warm-up of mmcv 1.x, which the published runs used.
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
-    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=80000),
-]
-
-train_cfg = dict(val_interval=4000)
-default_hooks = dict(checkpoint=dict(interval=8000, save_best='mIoU'))
+train_cfg = dict(max_iters=80000)
