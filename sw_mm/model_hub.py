@@ -1,5 +1,6 @@
-"""Lists our models in mmpretrain's model hub."""
+"""Make our models known to mmpretrain's model hub."""
 
+import warnings
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -8,10 +9,18 @@ MIM = Path(__file__).parent / '.mim'
 
 
 @cache
-def list_models(apis: ModuleType) -> None:
-    """Lets `mmpretrain.list_models` and `mmpretrain.get_model` know the models of `model-index.yml`, once.
+def register_models(apis: ModuleType) -> None:
+    """Let ``mmpretrain.list_models`` and ``mmpretrain.get_model`` know the models of ``model-index.yml``, once.
 
     Args:
-        apis: The module `mmpretrain.apis.model`.
+        apis: The module ``mmpretrain.apis.model``.
     """
-    apis.ModelHub.register_model_index(MIM / 'model-index.yml', config_prefix=MIM)
+    index = MIM / 'model-index.yml'
+    if not index.is_file():
+        warnings.warn(
+            f"{index} is missing, so mmpretrain does not list sw_mm's models. In a checkout it is a link, which some "
+            'ways to copy a folder lose; install swmm again from a clone or a wheel',
+            stacklevel=2,
+        )
+        return
+    apis.ModelHub.register_model_index(index, config_prefix=MIM)

@@ -1,15 +1,18 @@
-"""Makes the classes of this package known to mmpretrain, mmsegmentation and mmdetection.
+"""Make the classes of this package known to mmpretrain, mmsegmentation and mmdetection.
 
-Importing this module is all it takes, and a config that names a type of scope `sw_mm` (`type='sw_mm.ShiftWiseNet'`,
-`constructor='sw_mm.LayerDecayOptimWrapperConstructor'`) imports it by itself. With mmcv-lite that comes too late for
-mmseg's and mmdet's own models; `custom_imports=dict(imports=['sw_mm.registry'])` imports it first. Every class is then
-found
+Importing this module is all it takes, and a config that names a type of scope ``sw_mm``
+(``type='sw_mm.ShiftWiseNet'``, ``constructor='sw_mm.LayerDecayOptimWrapperConstructor'``) imports it by itself. With
+mmcv-lite that is too late for mmseg's and mmdet's own models where torch does not load ``sw_mm.compat`` when it is
+imported (torch 2.4, or ``TORCH_DEVICE_BACKEND_AUTOLOAD=0``); ``custom_imports=dict(imports=['sw_mm.registry'])``
+imports it first. Every class is then found
 
-- under `sw_mm.<Name>` from any of the libraries, and
-- under `<Name>` alone, through mmengine's root registries. A library looks there only after its own registry, so a name
-  it already owns (mmpretrain's `RepLKNet`) keeps its meaning, and no library has to be installed or imported here.
+- under ``sw_mm.<Name>`` from any of the libraries, and
+- under ``<Name>`` alone, through mmengine's root registries. A library looks there only after its own registry, so a
+  name it already owns (mmpretrain's ``RepLKNet``) keeps its meaning, and no library has to be installed or imported
+  here.
 
-The checked data sets bear the names of the library classes that they extend; they are found under `sw_mm.<Name>` only.
+The checked data sets bear the names of the library classes that they extend; they are found under ``sw_mm.<Name>``
+only, and each is imported, with its library, when it is asked for. The other classes are imported at once.
 """
 
 from importlib import import_module
@@ -19,13 +22,13 @@ from mmengine.registry import Registry
 
 import sw_mm.compat  # noqa: F401  (has to be in place before any library runs a model)
 from sw_mm.compat._after_import import after_import
-from sw_mm.model_hub import list_models
+from sw_mm.model_hub import register_models
 
 SCOPE = 'sw_mm'
 
 
 class LazyRegistry(Registry):
-    """Registry of scope `sw_mm` that imports a class when it is first asked for.
+    """Registry of scope ``sw_mm`` that imports a class when it is first asked for.
 
     Args:
         root: mmengine's root registry that becomes the parent.
@@ -44,7 +47,7 @@ class LazyRegistry(Registry):
 
 
 def _child(root: Registry, modules: dict[str, str], bare: bool = True) -> Registry:
-    """Hangs our registry under `root`, once, and mirrors its names there if `bare`."""
+    """Put our registry under ``root``, once; if ``bare``, import its classes and mirror their names there."""
     child = root.children[SCOPE] if SCOPE in root.children else LazyRegistry(root, modules)
     for name in modules if bare else ():
         if name not in root.module_dict:
@@ -81,4 +84,4 @@ DATASETS = _child(
     },
     bare=False,
 )
-after_import('mmpretrain.apis.model', list_models)
+after_import('mmpretrain.apis.model', register_models)

@@ -13,11 +13,7 @@ FLOORS = {
     'sw_mm.layers': 1,
     'sw_mm.backbones': 2,
     **dict.fromkeys(
-        [
-            f'sw_mm.{name}'
-            for name in ('analysis', 'checkpoint', 'datasets', 'deploy', 'engine', 'model_hub', 'sparse', 'swap')
-        ],
-        3,
+        [f'sw_mm.{name}' for name in ('analysis', 'checkpoint', 'datasets', 'deploy', 'engine', 'model_hub')], 3
     ),
     'sw_mm.registry': 4,
     'sw_mm': 4,

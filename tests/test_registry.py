@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -11,7 +12,7 @@ LIBRARIES = ('mmpretrain', 'mmseg', 'mmdet')
 
 
 def run(code: str, *args: str):
-    """Runs code in a fresh interpreter and returns the JSON of its last line."""
+    """Run code in a fresh interpreter and return the JSON of its last line."""
     done = subprocess.run([sys.executable, '-c', code, *args], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -33,6 +34,17 @@ print(json.dumps([imported, list_models('*sw*', task='Image Classification')]))
     imported, listed = run(code)
     assert imported == []
     assert {'sw_imagenet', 'sw-small_8xb64-accum8-300e_in1k'} <= set(listed)
+
+
+def test_a_lost_model_index_is_one_warning(tmp_path, monkeypatch, recwarn):
+    from sw_mm import model_hub
+
+    monkeypatch.setattr(model_hub, 'MIM', tmp_path)
+    apis = ModuleType('mmpretrain.apis.model')
+    for _ in range(2):
+        model_hub.register_models(apis)
+    (warning,) = recwarn
+    assert f"{tmp_path}/model-index.yml is missing, so mmpretrain does not list sw_mm's models" in str(warning.message)
 
 
 @pytest.mark.parametrize('library', LIBRARIES)
