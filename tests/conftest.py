@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,13 @@ import pytest
 from PIL import Image
 
 SIZE = (64, 96)  # height and width of all images
+
+
+@pytest.fixture(autouse=True)
+def no_default_scope() -> None:
+    """Forget mmengine's default scope, which is global and left behind by whatever ran before."""
+    if registry := sys.modules.get('mmengine.registry'):
+        registry.DefaultScope._instance_dict.clear()
 
 
 def write_scene(path: Path, seed: int) -> tuple[slice, slice]:
