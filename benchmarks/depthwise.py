@@ -25,13 +25,12 @@ def case(layer: Depthwise, batch: int, dtype: torch.dtype, device: str = 'cpu') 
     x = torch.randn(batch, layer.channels, *layer.size, generator=generator).to(device, dtype)
     weight = torch.randn(layer.channels, 1, *layer.kernel_size, generator=generator).to(device, dtype)
 
-    geometry = {'padding': layer.padding} | ({'dilation': layer.dilation} if layer.dilation > 1 else {})
     native = peers.native(layer)
 
     def ours(x: Tensor, weight: Tensor) -> Tensor:
-        return depthwise_conv2d(x, weight, **geometry)
+        return depthwise_conv2d(x, weight, padding=layer.padding, dilation=layer.dilation)
 
-    candidates = harness.in_both_layouts({'sw_mm': ours, harness.PLAIN: native}, x, weight)
+    candidates = harness.in_both_layouts({harness.OURS: ours, harness.PLAIN: native}, x, weight)
     if dtype is torch.float32:
         candidates['FFT'] = harness.passes(peers.fft(layer), x, weight)
         for name, engine in peers.engines(layer, weight).items():

@@ -1,4 +1,4 @@
-"""Time the kernels on this machine's GPU beside cuDNN, which `F.conv2d` calls, for the layers of the models.
+"""Time the Triton kernels on this machine's GPU beside cuDNN, which `F.conv2d` calls, for the layers of the models.
 
 Every pass has to agree with the float64 reference before it is timed. Times are medians between events on the device,
 implementations in turns, each run with a cold L2 cache::
@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import torch
+
+from sw_mm.kernels import use_backend
 
 from . import depthwise, harness, shift, workloads
 from .workloads import Shift
@@ -39,7 +41,9 @@ def main() -> None:
     args = parser.parse_args()
     if not torch.cuda.is_available():
         parser.exit(1, 'benchmarks.gpu needs a CUDA device and finds none; benchmarks.aot does without\n')
-    harness.run(args, lambda dtype: cases(args.model, args.only, args.batch, dtype))
+    # Also where the choice would be cuDNN, as for small kernels: the table is to show whether that choice is right.
+    with use_backend('triton'):
+        harness.run(args, lambda dtype: cases(args.model, args.only, args.batch, dtype))
 
 
 if __name__ == '__main__':

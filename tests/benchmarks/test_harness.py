@@ -34,13 +34,18 @@ def test_passes_keep_the_layout():
     assert seen[-2:] == [False, True]
 
 
-def test_the_gate_lets_only_the_right_pass():
+def test_the_gate_lets_only_the_right_pass(capsys):
     right = (torch.ones(4), torch.full((2,), 100.0))
-    harness.check('right', (right[0] + 5e-6, right[1]), right, torch.float32)
-    with pytest.raises(RuntimeError, match='forward by x is wrong'):
-        harness.check('forward by x', (right[0] + 2e-5, right[1]), right, torch.float32)
-    with pytest.raises(RuntimeError, match='wrong'):
-        harness.check('not a number', (right[0] * float('nan'), right[1]), right, torch.float32)
+    runs = {
+        'sw_mm': lambda: (right[0] + 5e-6, right[1]),
+        'inexact': lambda: (right[0] + 2e-5, right[1]),
+        'not a number': lambda: (right[0] * float('nan'), right[1]),
+    }
+    assert harness.right_ones(runs, right, torch.float32) == {'sw_mm': runs['sw_mm']}
+    assert 'inexact is wrong: relative error 2.0e-05' in capsys.readouterr().err
+    for wrong in ('inexact', 'not a number'):
+        with pytest.raises(RuntimeError, match='sw_mm channels_last is wrong'):
+            harness.right_ones({'sw_mm channels_last': runs[wrong]}, right, torch.float32)
 
 
 def test_times_are_the_shortest_of_several_runs():
