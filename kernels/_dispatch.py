@@ -59,17 +59,12 @@ def unusable(name: str) -> str | None:
         return 'PyTorch is built without oneDNN, whose slow paths this backend avoids'
     if name == 'triton':
         try:
-            from . import _triton  # noqa: F401
+            from ._triton import INTERPRETED
         except ImportError as error:
             return str(error)
-        if not interpreting() and not torch.cuda.is_available():
-            return 'there is no CUDA device; TRITON_INTERPRET=1 would run the kernels on the CPU, slowly, for tests'
+        if not INTERPRETED and not torch.cuda.is_available():
+            return 'there is no CUDA device; with TRITON_INTERPRET=1 from the start CPU tensors are taken, for tests'
     return None
-
-
-def interpreting() -> bool:
-    """Tell whether Triton kernels run in Triton's interpreter, which takes CPU tensors."""
-    return os.environ.get('TRITON_INTERPRET', '').lower() in ('1', 'on', 'true', 'y', 'yes')
 
 
 def choose(device: torch.device, preferred: str, unsupported: Callable[[str], str | None]) -> str:

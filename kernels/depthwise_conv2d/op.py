@@ -50,28 +50,28 @@ def depthwise_conv2d(
     """
     stride, dilation, padding = _pair('stride', stride), _pair('dilation', dilation), _four_sides(padding)
     x, weight, bias = _dispatch.autocast(x, weight, bias)
-    _check(x, weight, bias, padding, dilation)
+    check(x, weight, bias, padding, dilation)
     weight, padding = crop_to_map(weight, x.shape[2:], stride, padding, dilation)
-    backend = choose_backend(x, weight, stride, padding, dilation)
+    backend = choose_backend(x, weight)
     if backend == 'reference':
         return reference.depthwise_conv2d(x, weight, bias, stride, padding, dilation)
     return _forward(x, weight, bias, stride, padding, dilation, backend)
 
 
-def choose_backend(x: Tensor, weight: Tensor, stride: Pair, padding: Sides, dilation: Pair) -> str:
-    """Choose the backend for arguments that are checked and cropped."""
+def choose_backend(x: Tensor, *kernels: Tensor) -> str:
+    """Choose the backend for a map and the kernels to convolve it with, checked and cropped."""
 
     def unsupported(backend: str) -> str | None:
         if backend == 'aten' and x.device.type != 'cpu':
             return f'it steers CPU convolutions, and x is on {x.device}'
         if backend == 'triton':
-            return implementation(backend).unsupported(x, weight, stride, padding, dilation)
+            return next(filter(None, (implementation(backend).unsupported(x, kernel) for kernel in kernels)), None)
         return None
 
     preferred = 'reference'
     if x.device.type == 'cpu' and x.dtype is not torch.float64:
         preferred = 'aten'
-    elif x.device.type == 'cuda' and max(weight.shape[2:]) > _LARGEST_NATIVE_ON_GPU:
+    elif x.device.type == 'cuda' and max(max(kernel.shape[2:]) for kernel in kernels) > _LARGEST_NATIVE_ON_GPU:
         preferred = 'triton'
     return _dispatch.choose(x.device, preferred, unsupported)
 
@@ -100,7 +100,7 @@ def _four_sides(padding: int | tuple[int, ...]) -> Sides:
     return sides
 
 
-def _check(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sides, dilation: Pair) -> None:
+def check(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sides, dilation: Pair) -> None:
     if x.dim() != 4:
         raise ValueError(f'x must be (N, C, H, W); got shape {tuple(x.shape)}')
     if weight.dim() != 4 or weight.shape[:2] != (x.shape[1], 1):
