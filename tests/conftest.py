@@ -14,14 +14,18 @@ SIZE = (64, 96)  # height and width of all images
 
 
 @pytest.fixture(autouse=True)
-def no_default_scope() -> None:
-    """Forget mmengine's default scope, which is global and left behind by whatever ran before."""
-    if registry := sys.modules.get('mmengine.registry'):
-        registry.DefaultScope._instance_dict.clear()
+def fresh_mmengine() -> None:
+    """Forget what a runner leaves behind in mmengine's globals: default scope, current logger, message hub."""
+    if 'mmengine.runner' in sys.modules:
+        from mmengine.logging import MessageHub, MMLogger
+        from mmengine.registry import DefaultScope
+
+        for manager in (DefaultScope, MMLogger, MessageHub):
+            manager._instance_dict.clear()
 
 
 def write_scene(path: Path, seed: int) -> tuple[slice, slice]:
-    """Writes a bright rectangle on dark noise as an image, and returns the rectangle as an index."""
+    """Write a bright rectangle on dark noise as an image, and return the rectangle as an index."""
     rng = np.random.default_rng(seed)
     height, width = SIZE
     top, left = rng.integers(0, height - 40), rng.integers(0, width - 48)
@@ -34,7 +38,7 @@ def write_scene(path: Path, seed: int) -> tuple[slice, slice]:
 
 
 def write_labels(path: Path, box: tuple[slice, slice], background: int, foreground: int, unlabelled: int) -> None:
-    """Writes the label map of a scene; its left column is not labelled."""
+    """Write the label map of a scene; its left column is not labelled."""
     labels = np.full(SIZE, background, dtype=np.uint8)
     labels[box] = foreground
     labels[:, 0] = unlabelled
@@ -123,15 +127,15 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A config of `configs/` with the data set it expects, and options that cut it down to seconds on a CPU.
+    """A config of ``configs/`` with the data set it expects, and options that cut it down to seconds on a CPU.
 
     Attributes:
         name: Name of the data set's fixture.
         config: Path of the config.
-        library: What `mim` calls the library that trains it.
+        library: What ``mim`` calls the library that trains it.
         place: Where the config looks for the data set, below the working directory.
         data: Root of a small data set in the right layout.
-        options: `--cfg-options`: a tenth of the width, small images, one or two short epochs.
+        options: ``--cfg-options``: a tenth of the width, small images, one or two short epochs.
     """
 
     name: str
@@ -142,7 +146,7 @@ class Recipe:
     options: dict[str, object]
 
     def link_data(self, directory: Path) -> None:
-        """Puts the data set where the config looks for it when it runs in `directory`."""
+        """Put the data set where the config looks for it when it runs in ``directory``."""
         (directory / self.place).parent.mkdir(parents=True)
         (directory / self.place).symlink_to(self.data)
 

@@ -16,7 +16,7 @@ BACKBONE = dict(
 
 
 class Folding(nn.Module):
-    """Records the calls of its method."""
+    """Record the calls of its method."""
 
     def __init__(self, *children: nn.Module) -> None:
         super().__init__()

@@ -55,10 +55,10 @@ class ShiftWiseConv2d(nn.Module):
         even_split: bool = True,
         norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d,
         deploy: bool | Literal['official'] = False,
-    ):
+    ) -> None:
         super().__init__()
         num_paths = positive_integer('num_paths', num_paths)
-        if not isinstance(deploy, bool) and deploy != 'official':  # 1 == True, but `deploy is True` asks for the form
+        if not isinstance(deploy, bool) and deploy != 'official':  # by type, as 1 == True
             raise ValueError(f"deploy must be False, True or 'official'; got {deploy!r}")
         self.in_channels = in_channels
         self.ghost_ratio = ghost_ratio

@@ -94,7 +94,7 @@ def test_every_config_is_in_the_index():
 
 @pytest.mark.parametrize('config', INDEX['config'])
 def test_survives_where_mim_puts_it(config, tmp_path):
-    """`mim train` reads the configs inside the package, `mim download` writes each into one file."""
+    """``mim train`` reads the configs inside the package, ``mim download`` writes each into one file."""
     Config.fromfile(REPOSITORY / 'sw_mm/.mim' / config).dump(tmp_path / 'downloaded.py')
     downloaded = Config.fromfile(tmp_path / 'downloaded.py')
     assert downloaded.to_dict() == Config.fromfile(REPOSITORY / config).to_dict()

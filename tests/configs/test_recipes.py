@@ -13,7 +13,7 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 class Probe(Hook):
-    """Keeps the loss of every step and the metrics of the last evaluation."""
+    """Keep the loss of every step and the metrics of the last evaluation."""
 
     def __init__(self):
         self.losses, self.metrics = [], {}
