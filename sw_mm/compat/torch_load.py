@@ -1,16 +1,16 @@
-"""Reads checkpoints with torch's guard against foreign pickles on.
+"""Read checkpoints with torch's guard against foreign pickles on.
 
 A pickle can run any code while it is read, and torch>=2.6 therefore refuses every type it does not know, among them
 those that mmengine writes into its own checkpoints. Here just these types are allowed, each in a form that can do
-nothing but hold data, and mmengine's loaders go through `safe_load`, for local files and for URLs (which torch itself
+nothing but hold data, and mmengine's loaders go through ``safe_load``, for local files and for URLs (which torch itself
 still reads unguarded).
 
-Config text in a checkpoint is code too. mmengine runs the text in `meta['config']` when it resumes, and an inferencer
+Config text in a checkpoint is code too. mmengine runs the text in ``meta['config']`` when it resumes, and an inferencer
 that is given nothing but weights builds whatever the text in them names. So the text is dropped on reading unless it is
 plain data, and such an inferencer asks for the config file instead.
 
-All of this is lifted for the files that `SW_MM_TRUSTED_CHECKPOINTS` names (paths, separated as in `PATH`): reading them
-may run code that they contain. The guard itself is never turned off as a whole.
+All of this is lifted for the files that ``SW_MM_TRUSTED_CHECKPOINTS`` names (paths, separated as in ``PATH``): reading
+them may run code that they contain. The guard itself is never turned off as a whole.
 """
 
 import ast
@@ -35,6 +35,8 @@ TRUST_VARIABLE = 'SW_MM_TRUSTED_CHECKPOINTS'
 # Where the libraries, now or in earlier versions, keep the text of the config that a checkpoint was trained with.
 CONFIG_TEXTS = (('meta', 'config'), ('meta', 'cfg'), ('message_hub', 'runtime_info', 'cfg'))
 KNOWN_PACKAGES = {'mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg', 'sw_mm'}
+# Errors of torch about the device or the memory that a file is loaded into.
+NOT_THE_FILE = re.compile('CUDA|device|data location|out of memory|alloc_cpu')
 
 
 class UntrustedCheckpointError(ValueError):
@@ -42,11 +44,11 @@ class UntrustedCheckpointError(ValueError):
 
 
 def safe_load(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
-    """Loads what `torch.save` wrote, without running any code from the file.
+    """Load what ``torch.save`` wrote, without running any code from the file.
 
     Args:
         path: A local file.
-        map_location: As in `torch.load`.
+        map_location: As in ``torch.load``.
 
     Returns:
         The stored object. Config texts that are more than plain data are left out, with a warning.
@@ -71,25 +73,22 @@ def safe_load(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
     except Exception as error:  # an unpickler may raise nearly anything
         if refused := _refused_names(path, str(error)):
             raise UntrustedCheckpointError(_refusal(path, refused)) from None
-        if isinstance(error, RuntimeError) and not re.search('PytorchStreamReader|TorchScript|corrupt', str(error)):
-            raise  # about devices or memory, not about the file
+        if isinstance(error, RuntimeError) and NOT_THE_FILE.search(str(error)):
+            raise
         raise ValueError(_damage(path, error)) from error
     return _without_code(checkpoint, path)
 
 
 def is_trusted(path: str | os.PathLike) -> bool:
-    """Whether `SW_MM_TRUSTED_CHECKPOINTS` names this file."""
+    """Return whether ``SW_MM_TRUSTED_CHECKPOINTS`` names this file."""
     names = filter(None, os.environ.get(TRUST_VARIABLE, '').split(os.pathsep))
     return os.path.realpath(path) in {os.path.realpath(os.path.expanduser(name)) for name in names}
 
 
 def install() -> None:
-    """Has mmengine read its checkpoints through `safe_load`."""
+    """Have mmengine read its checkpoints through ``safe_load``."""
     after_import('mmengine.runner.checkpoint', _guard_loaders)
     after_import('mmengine.infer.infer', _guard_inferencer)
-
-
-# --- types that a checkpoint of mmengine, or of the official training codes, may hold -------------------------------
 
 
 @functools.cache
@@ -109,10 +108,11 @@ def _allow_known_types() -> None:
 
 
 def _history_buffer_types() -> list[Callable]:
-    """Stand-ins for the two globals in a pickled HistoryBuffer.
+    """Return stand-ins for the two globals in a pickled HistoryBuffer.
 
-    It refers to its own methods by `getattr`, and its `__setstate__` writes into a table that all buffers share. With
-    the real `getattr` a pickle could reach anything, so the stand-in knows this one class, and the table is left alone.
+    It refers to its own methods by ``getattr``, and its ``__setstate__`` writes into a table that all buffers share.
+    With the real ``getattr`` a pickle could reach anything, so the stand-in knows this one class, and the table is left
+    alone.
     """
     from mmengine.logging import HistoryBuffer
 
@@ -134,7 +134,7 @@ def _history_buffer_types() -> list[Callable]:
 
 
 def _named(item: Callable, module: str, name: str) -> Callable:
-    """`item` as torch's allow-list will know it: under the given name."""
+    """Return ``item`` as torch's allow-list will know it: under the given name."""
     if not isinstance(item, type):
         function = item
 
@@ -143,9 +143,6 @@ def _named(item: Callable, module: str, name: str) -> Callable:
 
     item.__module__, item.__name__, item.__qualname__ = module, name, name
     return item
-
-
-# --- config text ----------------------------------------------------------------------------------------------------
 
 
 def _without_code(checkpoint: Any, path: Path) -> Any:
@@ -165,7 +162,7 @@ def _without_code(checkpoint: Any, path: Path) -> Any:
 
 
 def is_plain_config(text: Any) -> bool:
-    """Whether running `text` as an mmengine config does nothing but assign literal values.
+    """Return whether running ``text`` as an mmengine config does nothing but assign literal values.
 
     Inheritance, template fields and imports of modules that are not in use yet count as code.
     """
@@ -208,9 +205,6 @@ def _imports_known_modules(node: ast.expr) -> bool:
     return all(name in sys.modules or name.split('.')[0] in KNOWN_PACKAGES for name in names)
 
 
-# --- mmengine -------------------------------------------------------------------------------------------------------
-
-
 def _guard_loaders(checkpoint: ModuleType) -> None:
     def load_from_local(filename: str, map_location: Any = None) -> Any:
         return safe_load(filename, map_location)
@@ -225,7 +219,7 @@ def _guard_loaders(checkpoint: ModuleType) -> None:
 
 
 def _download(url: str, model_dir: str | None, progress: bool) -> Path:
-    """Fetches a file into torch's cache, unless it is there."""
+    """Fetch a file into torch's cache, unless it is there."""
     from torch import hub
 
     folder = Path(model_dir or Path(hub.get_dir(), 'checkpoints'))
@@ -251,11 +245,8 @@ def _guard_inferencer(infer: ModuleType) -> None:
     infer.BaseInferencer._init_model = guarded
 
 
-# --- messages -------------------------------------------------------------------------------------------------------
-
-
 def _refused_names(path: Path, message: str) -> list[str]:
-    """Names of the types that torch refused: all of them where it can list them, else the first it met."""
+    """Return the names of the types that torch refused: all where it can list them, else the first it met."""
     import torch
 
     try:
@@ -276,6 +267,10 @@ def _refusal(path: Path, names: list[str]) -> str:
 
 
 def _damage(path: Path, error: Exception) -> str:
-    # torch's own text on a failed unpickling is advice to turn the guard off
-    reason = 'not a pickle of torch.save' if isinstance(error, pickle.UnpicklingError) else str(error).split('\n')[0]
-    return f'{path} ({path.stat().st_size} bytes) is no checkpoint or is damaged; fetch or save it again ({reason})'
+    # The first sentence, if it is one. What follows, and all of torch's text on a failed unpickling, is advice to turn
+    # the guard off, or to report to PyTorch.
+    reason = re.split(r'(?<=\S)\.\s|\n', str(error))[0].strip()
+    if isinstance(error, pickle.UnpicklingError):
+        reason = 'not a pickle of torch.save'
+    because = f' ({reason})' if re.search('[a-z]{3}', reason) else ''
+    return f'{path} ({path.stat().st_size} bytes) is no checkpoint or is damaged; fetch or save it again{because}'

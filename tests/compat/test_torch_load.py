@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 import types
+import zipfile
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from sw_mm.compat.torch_load import TRUST_VARIABLE, UntrustedCheckpointError, is
 
 
 class Bomb:
-    """Creates `path` when it is unpickled."""
+    """Create ``path`` when unpickled."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -119,7 +121,7 @@ def test_all_refused_types_are_named(path):
     ],
 )
 def test_getattr_reaches_nothing_else(path, owner, name):
-    """A pickled HistoryBuffer needs `getattr`; with the real one a pickle could walk to any module."""
+    """A pickled HistoryBuffer needs ``getattr``; with the real one a pickle could walk to any module."""
     torch.save({}, path, _use_new_zipfile_serialization=False)
     attack = b'\x80\x02' + f'c__builtin__\ngetattr\nc{owner}\nX'.encode()
     attack += len(name).to_bytes(4, 'little') + name.encode() + b'\x86R.'
@@ -175,6 +177,45 @@ def test_unusable_files(path, tmp_path):
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(ValueError, match='damaged'):
         safe_load(path)
+
+
+@pytest.mark.parametrize('member', ['a.npy', 'folder/readme.txt', 'folder/data.pkl'])
+def test_other_archives_are_no_checkpoints(path, member):
+    """NumPy's npz files and torch's checkpoints are zip archives, as much else."""
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr(member, 'x')
+    with pytest.raises(ValueError, match='is no checkpoint') as caught:
+        safe_load(path)
+    assert 'report' not in str(caught.value)
+
+
+def test_npz_is_no_checkpoint(tmp_path):
+    np.savez(tmp_path / 'arrays.npz', a=np.zeros(3))
+    with pytest.raises(ValueError, match=r'arrays\.npz .*is no checkpoint'):
+        safe_load(tmp_path / 'arrays.npz')
+
+
+def test_a_reason_that_says_nothing_is_left_out(path):
+    for content in (b'', b'hello world'):  # torch's errors are ``EOFError()`` and ``KeyError(101)``
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r'fetch or save it again$'):
+            safe_load(path)
+
+
+@pytest.mark.parametrize('device', ['nowhere', 'cuda:x', 'cuda:99'])
+def test_errors_about_the_device_are_left_as_they_are(path, device):
+    torch.save({'weight': torch.zeros(2)}, path)
+    with pytest.raises(RuntimeError):
+        safe_load(path, map_location=device)
+
+
+def test_errors_about_the_memory_are_left_as_they_are(path, monkeypatch):
+    torch.save({'weight': torch.zeros(2)}, path)
+    for error in (torch.OutOfMemoryError('CUDA out of memory.'), RuntimeError('[enforce fail at alloc_cpu.cpp:127]')):
+        monkeypatch.setattr(torch, 'load', mock.Mock(side_effect=error))
+        with pytest.raises(RuntimeError) as caught:
+            safe_load(path)
+        assert caught.value is error
 
 
 def test_torchscript_is_no_checkpoint(path):
