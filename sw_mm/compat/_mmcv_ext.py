@@ -1,4 +1,4 @@
-"""Source of `mmcv._ext` where mmcv has no compiled one; see `mmcv_ops`.
+"""Source of ``mmcv._ext`` where mmcv has no compiled one; see ``mmcv_ops``.
 
 Names, arguments and the habit of writing into given tensors are those of mmcv's extension. Half precision is computed
 in float32, as torchvision's kernels lack it on some devices.
@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
@@ -15,7 +16,7 @@ TINY = torch.finfo(torch.float32).tiny
 
 
 def __getattr__(name: str) -> Callable:
-    """Any other operator exists, since mmcv asks for all when it is imported, and says what it lacks when called."""
+    """Provide every other operator, since mmcv asks for all on import; when called, it says what is lacking."""
     if name.startswith('_'):
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
@@ -42,11 +43,8 @@ def _wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-# --- boxes ----------------------------------------------------------------------------------------------------------
-
-
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Indices of the boxes (N, 4) that survive, best first; widths and heights are `x2 - x1 + offset`."""
+    """Return the indices of the boxes (N, 4) that survive, best first; widths and heights are ``x2 - x1 + offset``."""
     boxes = _wide(boxes)
     if offset:
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
@@ -65,7 +63,7 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Soft-NMS (Bodla et al., 2017) on the CPU: writes (x1, y1, x2, y2, score) rows to `dets`, returns their indices.
+    """Soft-NMS (Bodla et al., 2017) on the CPU: write (x1, y1, x2, y2, score) rows to ``dets``, return their indices.
 
     Method 0 drops overlapping boxes, 1 lowers their scores linearly, 2 by a Gaussian. Boxes stay in mmcv's order, which
     shows where scores tie.
@@ -97,9 +95,6 @@ def softnms(
     return kept
 
 
-# --- regions --------------------------------------------------------------------------------------------------------
-
-
 def roi_align_forward(
     input: Tensor,
     rois: Tensor,
@@ -113,7 +108,7 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """(N, C, H, W), (R, 5) -> (R, C, aligned_height, aligned_width)"""
+    """Pool (N, C, H, W) in the regions (R, 5) to (R, C, aligned_height, aligned_width)."""
     if pool_mode == 0:
         __getattr__("roi_align_forward with pool_mode='max'")()
     input, rois = _wide(input), _wide(rois)
@@ -145,9 +140,6 @@ def roi_align_backward(
     )
 
 
-# --- losses ---------------------------------------------------------------------------------------------------------
-
-
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
@@ -172,11 +164,9 @@ def _focal_terms(input: Tensor, target: Tensor, weight: Tensor, alpha: float) ->
     positive = target[:, None] == torch.arange(input.size(1), device=target.device)
     scale = torch.where(positive, alpha, 1 - alpha).to(p.dtype)
     if weight.numel():
-        scale = scale * weight[target, None]
+        # mmcv's kernel reads the background's weight past the end of the table; here it is 1.
+        scale = scale * F.pad(weight, (0, 1), value=1)[target, None]
     return p, positive, scale
-
-
-# --- deformable convolution -----------------------------------------------------------------------------------------
 
 
 def deform_conv_forward(input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, *buffers, **geometry) -> None:
@@ -276,7 +266,7 @@ def _deform_conv_grads(
     bias: Tensor | None,
     geometry: tuple,
 ) -> tuple[Tensor, ...]:
-    """Gradients of input, weight, offset, mask and bias."""
+    """Return the gradients of input, weight, offset, mask and bias."""
     tensors = _deform_conv_tensors(input, weight, offset, mask, bias)
     return torch.ops.torchvision._deform_conv2d_backward(_wide(grad), *tensors, *geometry, mask is not None)
 
@@ -287,9 +277,6 @@ def _deform_conv_tensors(
     mask = input.new_zeros(input.size(0), 1) if mask is None else mask
     bias = input.new_zeros(weight.size(0)) if bias is None else bias
     return [_wide(x) for x in (input, weight, offset, mask, bias)]
-
-
-# --- attention ------------------------------------------------------------------------------------------------------
 
 
 def ms_deform_attn_forward(
@@ -330,7 +317,7 @@ def psamask_forward(input: Tensor, output: Tensor, psa_type: int, **sizes: int) 
     """Attention masks of PSANet (Zhao et al., 2018): (N, h_mask * w_mask, H, W) -> (N, H * W, H, W).
 
     Channel (dy, dx) of pixel (y, x) belongs to the pair with pixel (y + dy - half_h_mask, x + dx - half_w_mask), which
-    indexes dim 1 of the output if `psa_type` is 0 (collect), and its last two if it is 1 (distribute).
+    indexes dim 1 of the output if ``psa_type`` is 0 (collect), and its last two if it is 1 (distribute).
     """
     source, valid = _psa_pairs(input.device, **sizes)
     pairs = input.flatten(2)  # (N, channel, pixel)
@@ -355,7 +342,7 @@ def _psa_pairs(
     half_h_mask: int,
     half_w_mask: int,
 ) -> tuple[Tensor, Tensor]:
-    """The channel that holds each pair of pixels, and whether the mask reaches that far: both (partner, pixel)."""
+    """Return the channel of each pair of pixels, and whether the mask reaches that far: both (partner, pixel)."""
     y, x = torch.meshgrid(torch.arange(h_feature), torch.arange(w_feature), indexing='ij')
     y, x = y.flatten(), x.flatten()
     dy = y[:, None] - y + half_h_mask

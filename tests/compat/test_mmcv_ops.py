@@ -42,9 +42,6 @@ def iou(a, b, offset):
     return width * height / union if union > 0 else 0.0
 
 
-# --- the module -----------------------------------------------------------------------------------------------------
-
-
 @stand_in
 def test_module_is_a_proper_one():
     assert mmcv._ext.__spec__.name == 'mmcv._ext'
@@ -68,9 +65,6 @@ def test_compiled_module_is_preferred(tmp_path):
     code = 'import sw_mm.compat, mmcv._ext; assert mmcv._ext.compiled'
     search = os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])
     subprocess.run([sys.executable, '-c', code], check=True, env={**os.environ, 'PYTHONPATH': search})
-
-
-# --- nms ------------------------------------------------------------------------------------------------------------
 
 
 def literal_nms(boxes, scores, threshold, offset):
@@ -142,7 +136,7 @@ def test_batched_nms_keeps_classes_apart(rng):
 
 
 def literal_soft_nms(boxes, scores, threshold, sigma, min_score, method, offset):
-    """Rows (index, score) in the order in which the sequential algorithm leaves them."""
+    """Return rows (index, score) in the order in which the sequential algorithm leaves them."""
     rows = [[i, score] for i, score in enumerate(scores)]
     i = 0
     while i < len(rows):
@@ -177,9 +171,6 @@ def test_soft_nms(rng, method, offset):
     assert 0 < len(kept) < 50
     torch.testing.assert_close(dets[:, 4], torch.tensor([score for _, score in rows], dtype=torch.float64))
     assert torch.equal(dets[:, :4], boxes[kept])
-
-
-# --- roi_align ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('aligned', [True, False])
@@ -234,9 +225,6 @@ def test_roi_align_in_half_precision(rng, dtype):
     assert torch.equal(features.grad, wide.grad.to(dtype))
 
 
-# --- sigmoid_focal_loss ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize('gamma', [0.0, 1.5, 2.0])
 def test_focal_loss(rng, gamma):
     logits = torch.randn(6, 3, generator=rng, dtype=torch.float64)
@@ -253,10 +241,11 @@ def test_focal_loss(rng, gamma):
 
 def test_focal_loss_by_class_weight(rng):
     logits = torch.randn(4, 2, generator=rng, dtype=torch.float64, requires_grad=True)
-    target, weight = torch.tensor([0, 1, 1, 0]), torch.tensor([0.5, 3.0], dtype=torch.float64)
+    target, weight = torch.tensor([0, 1, 2, 0]), torch.tensor([0.5, 3.0], dtype=torch.float64)
     plain = mmcv_ops.sigmoid_focal_loss(logits, target, 2.0, 0.25, None, 'none')
     weighted = mmcv_ops.sigmoid_focal_loss(logits, target, 2.0, 0.25, weight, 'none')
-    torch.testing.assert_close(weighted, plain * weight[target, None])
+    of_row = torch.tensor([[0.5], [3.0], [1.0], [0.5]], dtype=torch.float64)  # 2 is the background
+    torch.testing.assert_close(weighted, plain * of_row)
     assert gradcheck(lambda x: mmcv_ops.sigmoid_focal_loss(x, target, 2.0, 0.25, weight, 'mean'), logits)
 
 
@@ -270,8 +259,6 @@ def test_focal_loss_at_the_extremes():
     mmcv_ops.sigmoid_focal_loss(empty, torch.zeros(0, dtype=torch.long), 2.0, 0.25, None, 'sum').backward()
     assert empty.grad.shape == (0, 2)
 
-
-# --- deformable convolution -----------------------------------------------------------------------------------------
 
 GEOMETRIES = [{}, dict(stride=2, padding=1), dict(padding=(2, 1), dilation=(2, 1), groups=2, deform_groups=2)]
 
@@ -327,9 +314,6 @@ def test_deform_conv_layers_without_bias(rng):
     assert x.grad.abs().sum() > 0
 
 
-# --- attention ------------------------------------------------------------------------------------------------------
-
-
 def test_deformable_attention(rng):
     """The operator that mmcv takes on GPUs equals its own pure form, gradients included."""
     shapes = torch.tensor([[4, 3], [2, 2]])
@@ -366,9 +350,6 @@ def test_psa_mask(rng, psa_type, mask_size):
 
     assert torch.equal(psa_mask(x, psa_type, mask_size), expected)
     assert gradcheck(lambda x: psa_mask(x, psa_type, mask_size), x.requires_grad_(), fast_mode=True)
-
-
-# --- a detector -----------------------------------------------------------------------------------------------------
 
 
 def test_cascade_mask_rcnn_trains_and_predicts():
