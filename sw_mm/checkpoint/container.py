@@ -13,36 +13,38 @@ CONTAINERS = ('state_dict', 'model')
 
 
 def read_state_dict(checkpoint: str | os.PathLike) -> dict[str, Tensor]:
-    """Reads the weights of a backbone, and of what stands beside it, from a checkpoint.
+    """Read the weights of a backbone, and of what stands beside it, from a checkpoint.
 
-    Understood are a bare state dict, one under `state_dict` or `model` beside anything else (optimiser, epoch,
-    `argparse.Namespace` of options), keys with `module.` in front (data-parallel models), and whole classifiers,
-    segmentors and detectors, of which only what is under `backbone.` is returned. Nothing in the file is executed.
+    Understood are a bare state dict, one under ``state_dict`` or ``model`` beside anything else (optimiser, epoch,
+    ``argparse.Namespace`` of options), keys with ``module.`` in front (data-parallel models), and whole classifiers,
+    segmentors and detectors, of which only what is under ``backbone.`` is returned. Nothing in the file is executed.
 
     Args:
-        checkpoint: Path of the file.
+        checkpoint: Path of the file; ``~`` is the home folder.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file holds no state dict.
     """
-    if not os.path.isfile(checkpoint):
+    name = os.fspath(checkpoint)
+    path = os.path.abspath(os.path.expanduser(name))
+    if '://' in name:
+        raise FileNotFoundError(f'checkpoint={name!r} is a URL; download it first and give the path of the file')
+    if not os.path.isfile(path):
         raise FileNotFoundError(
-            f'checkpoint={os.fspath(checkpoint)!r} is not a file (looked for at {os.path.abspath(checkpoint)}); '
-            'give the path of a downloaded checkpoint, or None to train from scratch'
+            f'checkpoint={name!r} is not a file (looked for at {path}); give the path of a downloaded checkpoint, or '
+            'None to train from scratch'
         )
-    state_dict = safe_load(checkpoint)
+    state_dict = safe_load(path)
     for key in CONTAINERS:
         if isinstance(state_dict, Mapping) and isinstance(state_dict.get(key), Mapping):
             state_dict = state_dict[key]
     if not _is_state_dict(state_dict):
-        raise ValueError(
-            f'checkpoint={os.fspath(checkpoint)!r} holds no weights: no state dict at its top or in {CONTAINERS}'
-        )
+        raise ValueError(f'checkpoint={name!r} holds no weights: no state dict at its top or in {CONTAINERS}')
     for prefix in ('module.', 'backbone.'):
-        if any(name.startswith(prefix) for name in state_dict):
+        if any(key.startswith(prefix) for key in state_dict):
             state_dict = {
-                name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)
+                key.removeprefix(prefix): tensor for key, tensor in state_dict.items() if key.startswith(prefix)
             }
     return dict(state_dict)
 
@@ -51,5 +53,5 @@ def _is_state_dict(content: Any) -> bool:
     return (
         isinstance(content, Mapping)
         and len(content) > 0
-        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
+        and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
     )

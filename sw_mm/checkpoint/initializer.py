@@ -12,22 +12,22 @@ from .releases import official_release
 
 
 class OfficialPretrained:
-    """Starts a backbone from the weights its authors released, given as `init_cfg`.
+    """Start a backbone from the weights its authors released, given as ``init_cfg``.
 
-    In a config: `init_cfg=dict(type='sw_mm.OfficialPretrained', checkpoint='sw_tiny.pth')`. Without a checkpoint the
+    In a config: ``init_cfg=dict(type='sw_mm.OfficialPretrained', checkpoint='sw_tiny.pth')``. Without a checkpoint the
     backbone keeps its fresh weights, and one warning says which file is missed and how to pass it. In a list of several
-    `init_cfg` it has to come last.
+    ``init_cfg`` it has to come last.
 
     Args:
         checkpoint: Path of the file; None trains from scratch.
 
     Raises:
-        TypeError: If `checkpoint` is no path.
+        TypeError: If ``checkpoint`` is no path.
     """
 
     def __init__(self, checkpoint: str | os.PathLike | None = None):
         if checkpoint is not None and not isinstance(checkpoint, str | os.PathLike):
-            raise TypeError(f'checkpoint must be a path or None, got {checkpoint!r}')
+            raise TypeError(f'checkpoint must be a path or None; got {checkpoint!r}')
         self.checkpoint = checkpoint
 
     def __call__(self, module: nn.Module) -> None:
@@ -46,6 +46,6 @@ class OfficialPretrained:
         if release is None:
             return f'{start} No official weights are known for this architecture.'
         return (
-            f'{start} The official weights are {release.name} ({release.source}); download them and add '
-            '`--cfg-options model.backbone.init_cfg.checkpoint=FILE`.'
+            f'{start} The official weights, for the released settings of arch={module.arch!r}, are {release.name} '
+            f'({release.source}); download them and add `--cfg-options model.backbone.init_cfg.checkpoint=FILE`.'
         )

@@ -1,8 +1,8 @@
-"""Loads official weights into a backbone: everything, or nothing and one error that says why."""
+"""Load official weights into a backbone: everything, or nothing and one error that says why."""
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +11,19 @@ from sw_mm.layers import ShiftWiseConv2d
 
 from .container import read_state_dict
 
-# The classifier of a checkpoint, which a backbone has no place for. A backbone for classification has `norm` itself.
+# The classifier of a checkpoint, which a backbone has no place for. A backbone for classification has ``norm`` itself.
 CLASSIFIER = re.compile(r'(head|norm)\.')
 # Norms of the outputs for dense prediction: official checkpoints come from classification and have none.
 DENSE_NORM = re.compile(r'norm\d\.')
 # Early ShiftWise code stored its connection tables; the released code generates them.
 STORED_TABLE = re.compile(r'(?P<operator>.*large_kernel)\.(\w+\.)*(?P<table>rep|ghost|pad_hv|idx_identit|idx_out)1')
 
+# What only one form of the operator has in its parameters' names, by the argument ``deploy`` that builds that form.
+FORMS = {False: '.large_kernel.LoRAs.', 'official': '.large_kernel.LoRA.', True: '.large_kernel.horizontal'}
+
 
 def load_official(model: nn.Module, checkpoint: str | os.PathLike) -> None:
-    """Loads the weights that the authors of a network released into its backbone here.
+    """Load the weights that the authors of a network released into its backbone here.
 
     The checkpoint's classifier is dropped, and so is its final norm if the backbone has none; the output norms of a
     backbone for dense prediction keep their fresh values. Everything else has to match. Connection tables in old
@@ -52,10 +55,25 @@ def load_official(model: nn.Module, checkpoint: str | os.PathLike) -> None:
         listed = '; '.join(f'{len(names)} {kind} ({_first(names)})' for kind, names in problems.items() if names)
         raise ValueError(
             f'checkpoint={os.fspath(checkpoint)!r} does not fit {type(backbone).__name__}: {listed}. '
-            'Is it the file of another network, or are arch, kernel_size, num_paths and the like not those of the file?'
+            + _remedy(_form(found), _form(wanted))
         )
     _check_tables(backbone, tables, checkpoint)
     backbone.load_state_dict(found, strict=False)
+
+
+def _form(names: Collection[str]) -> bool | str | None:
+    """Return the ``deploy`` of the models whose operators have such parameters."""
+    return next((deploy for deploy, mark in FORMS.items() if any(mark in name for name in names)), None)
+
+
+def _remedy(of_file: bool | str | None, of_model: bool | str | None) -> str:
+    """Say what to change, given the forms of the operators in the file and in the model."""
+    if of_file == of_model or None in (of_file, of_model):
+        return (
+            'Is it the file of another network, or are arch, kernel_size, num_paths and the like not those of the file?'
+        )
+    fold = ', load the file, then call switch_to_deploy()' if of_file is False or of_model is True else ''
+    return f'The file has the form deploy={of_file!r}, the model deploy={of_model!r}: build it with {of_file!r}{fold}'
 
 
 def _first(names: Iterable[str], count: int = 3) -> str:
@@ -69,7 +87,7 @@ def _split_off_tables(state_dict: dict[str, Tensor]) -> tuple[dict[str, Tensor],
 
 
 def _check_tables(backbone: nn.Module, tables: dict[str, Tensor], checkpoint: str | os.PathLike) -> None:
-    """Compares stored connection tables with those of the operators they belong to."""
+    """Compare stored connection tables with those of the operators they belong to."""
     operators = {name: module for name, module in backbone.named_modules() if isinstance(module, ShiftWiseConv2d)}
     for name, stored in tables.items():
         place = STORED_TABLE.fullmatch(name)

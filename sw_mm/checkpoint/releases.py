@@ -26,6 +26,6 @@ RELEASES = {
 
 
 def official_release(backbone: nn.Module) -> Release | None:
-    """The official file for a backbone, going by its class and its `arch`."""
+    """Return the official file for a backbone in its released settings, going by its class and its ``arch``."""
     arch = getattr(backbone, 'arch', None)
     return RELEASES.get((type(backbone).__name__, arch.lower())) if isinstance(arch, str) else None

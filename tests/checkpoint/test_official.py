@@ -24,7 +24,7 @@ def dense_net(**kwargs):
 
 
 def randomise(model):
-    """Gives every entry of the state dict a value that no initialisation would."""
+    """Give every entry of the state dict a value that no initialisation would."""
     generator = torch.Generator().manual_seed(0)
     for tensor in model.state_dict().values():
         tensor.copy_(torch.rand(tensor.shape, generator=generator) * 9 + 1)
@@ -202,6 +202,35 @@ def test_another_number_of_paths_is_a_misfit(weights, save):
         load_official(net(num_paths=1), save(weights))
 
 
+@pytest.mark.parametrize(
+    ('file', 'model', 'remedy'),
+    [
+        (False, True, 'build it with False, load the file, then call switch_to_deploy()'),
+        (False, 'official', 'build it with False, load the file, then call switch_to_deploy()'),
+        ('official', True, "build it with 'official', load the file, then call switch_to_deploy()"),
+        ('official', False, "build it with 'official'"),
+        (True, False, 'build it with True'),
+    ],
+)
+def test_another_form_is_a_misfit_with_a_remedy(save, file, model, remedy):
+    with pytest.raises(ValueError, match='does not fit ShiftWiseNet') as error:
+        load_official(net(deploy=model), save(net(deploy=file).state_dict()))
+    assert str(error.value).endswith(f'The file has the form deploy={file!r}, the model deploy={model!r}: {remedy}')
+
+
+def test_a_file_of_the_home_folder_loads(weights, save, monkeypatch):
+    path = save(weights)
+    monkeypatch.setenv('HOME', str(path.parent))
+    model = net()
+    load_official(model, f'~/{path.name}')
+    assert torch.equal(model.norm.weight, weights['norm.weight'])
+
+
+def test_a_url_has_to_be_downloaded_first():
+    with pytest.raises(FileNotFoundError, match=r"checkpoint='https://example.com/a.pth' is a URL; download it first"):
+        load_official(net(), 'https://example.com/a.pth')
+
+
 @pytest.mark.parametrize('content', [[1, 2], {}, dict(model={}), dict(epoch=3), dict(state_dict=[torch.ones(1)])])
 def test_a_file_without_weights_is_refused(save, content):
     with pytest.raises(ValueError, match='holds no weights'):
@@ -240,6 +269,7 @@ def test_no_checkpoint_gives_one_warning_that_names_the_official_file(log):
     assert not log.warnings()
     model.init_weights()
     (message,) = log.warnings()
+    assert "for the released settings of arch='tiny', are SW-T" in message
     assert '1U4DOZv5V9_7wJdqdicjp0tCmNIdRNJOc' in message
     assert '--cfg-options model.backbone.init_cfg.checkpoint=FILE' in message
 
@@ -265,5 +295,5 @@ def test_a_config_starts_a_classifier_from_official_weights(weights, save, log):
 
 
 def test_a_checkpoint_has_to_be_a_path():
-    with pytest.raises(TypeError, match='checkpoint must be a path or None, got True'):
+    with pytest.raises(TypeError, match='checkpoint must be a path or None; got True'):
         OfficialPretrained(checkpoint=True)
