@@ -8,51 +8,51 @@ from torch import nn
 
 
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Scales learning rates by `decay_rate ** (num_layers + 1 - layer id)`.
+    """Scale learning rates by ``decay_rate ** (num_layers + 1 - layer id)``.
 
-    The ids come from the backbone's `get_layer_depth(param_name, prefix)` (mmpretrain's convention): 0 for the stem,
-    `num_layers` for the last stage, `num_layers + 1` for its output norms. Everything outside the backbone gets
-    `num_layers + 1` too, hence the base learning rate. The backbone is `model.backbone`, or the model itself.
+    The ids come from the backbone's ``get_layer_depth(param_name, prefix)`` (mmpretrain's convention): 0 for the stem,
+    ``num_layers`` for the last stage, ``num_layers + 1`` for its output norms. Everything outside the backbone gets
+    ``num_layers + 1`` too, hence the base learning rate. The backbone is ``model.backbone``, or the model itself.
 
     Parameters of at most one dimension (biases, norms, layer scales) get no weight decay. All options of
-    :class:`mmengine.optim.DefaultOptimWrapperConstructor` apply too; one that sets a weight decay wins over this rule.
+    ``mmengine.optim.DefaultOptimWrapperConstructor`` apply too; one that sets a weight decay wins over this rule.
     Frozen parameters are left out, shared ones are taken once, at their first place. Parameters that end up with the
-    same options share one group, which also carries its `layer_id`.
+    same options share one group, which also carries its ``layer_id``.
 
-    Source: the optimiser constructors of shift-wiseConv's ADE20K (`num_layers` 9) and COCO (12) code, which follow
+    Source: the optimiser constructors of shift-wiseConv's ADE20K (``num_layers`` 9) and COCO (12) code, which follow
     ConvNeXt's.
 
     Args:
-        optim_wrapper_cfg: Config of the optimiser wrapper, with its `optimizer`.
-        paramwise_cfg: `decay_rate` in (0, 1], required; `num_layers`, by default what the backbone counts. A larger
+        optim_wrapper_cfg: Config of the optimiser wrapper, with its ``optimizer``.
+        paramwise_cfg: ``decay_rate`` in (0, 1], required; ``num_layers``, by default what the backbone counts. A larger
             value leaves a gap below the last stage, as in the official COCO recipe. The rest is for the base class.
 
     Raises:
-        ValueError: If `decay_rate`, `num_layers` or the optimiser's `lr` is missing or out of range.
-        TypeError: If the backbone has no `get_layer_depth`.
+        ValueError: If ``decay_rate``, ``num_layers`` or the optimiser's ``lr`` is missing or out of range.
+        TypeError: If the backbone has no ``get_layer_depth``.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
         super().__init__(optim_wrapper_cfg, dict(paramwise_cfg or {}))
         self.decay_rate = self.paramwise_cfg.get('decay_rate')
         self.num_layers = self.paramwise_cfg.get('num_layers')
-        if not isinstance(self.decay_rate, int | float) or not 0 < self.decay_rate <= 1:
+        if type(self.decay_rate) not in (int, float) or not 0 < self.decay_rate <= 1:
             raise ValueError(
-                f'paramwise_cfg.decay_rate must be a number in (0, 1], got {self.decay_rate!r}; 1.0 means no decay'
+                f'paramwise_cfg.decay_rate must be a number in (0, 1]; got {self.decay_rate!r}; 1.0 means no decay'
             )
-        if self.num_layers is not None and (not isinstance(self.num_layers, int) or self.num_layers < 1):
-            raise ValueError(f'paramwise_cfg.num_layers must be a positive integer, got {self.num_layers!r}')
+        if self.num_layers is not None and (type(self.num_layers) is not int or self.num_layers < 1):
+            raise ValueError(f'paramwise_cfg.num_layers must be a positive integer; got {self.num_layers!r}')
         if self.base_lr is None:
             raise ValueError('optimizer.lr must be given: layer decay scales it')
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
-        """Appends the groups of `module` to `params`; called by the base class, also on itself for every submodule."""
+        """Append the groups of ``module`` to ``params``; the base class calls this, also for every submodule."""
         super().add_params(params, module, prefix, **kwargs)
         if not prefix:
             params[:] = self._scaled_groups(module, params)
 
     def _scaled_groups(self, model: nn.Module, singles: list[dict]) -> list[dict]:
-        """Turns the base class' groups of one parameter each into groups of equal options."""
+        """Turn the base class' groups of one parameter each into groups of equal options."""
         layer_ids, num_layers = self._layer_ids(model)
         seen, groups = set(), {}
         for single in singles:
@@ -72,7 +72,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         return ordered
 
     def _layer_ids(self, model: nn.Module) -> tuple[dict[nn.Parameter, int], int]:
-        """Layer id of every parameter, and the number of layers."""
+        """Return the layer id of every parameter, and the number of layers."""
         backbone, prefix = (model.backbone, 'backbone.') if hasattr(model, 'backbone') else (model, '')
         if not hasattr(backbone, 'get_layer_depth'):
             raise TypeError(

@@ -197,8 +197,10 @@ def test_upstream_backbones_work(upstream):
         (dict(decay_rate=0), 'decay_rate'),
         (dict(decay_rate=1.5), 'decay_rate'),
         (dict(decay_rate='0.8'), 'decay_rate'),
+        (dict(decay_rate=True), 'decay_rate'),
         (dict(decay_rate=0.8, num_layers=0), 'num_layers'),
         (dict(decay_rate=0.8, num_layers=9.0), 'num_layers'),
+        (dict(decay_rate=0.8, num_layers=True), 'num_layers'),
         (dict(decay_rate=0.8, num_layers=7), 'num_layers=7 is too small: this backbone needs 8'),
     ],
 )
