@@ -20,7 +20,8 @@ class _WatchedSpec(ModuleSpec):
 
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)
-        if name == '_initializing' and not value and self.name in sys.modules:  # a failed import has left them
+        # A module whose import failed is no longer there; its patches wait for the next attempt.
+        if name == '_initializing' and not value and self.name in sys.modules:
             self.__class__ = ModuleSpec
             for patch in _awaited.pop(self.name, ()):
                 patch(sys.modules[self.name])

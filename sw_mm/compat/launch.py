@@ -1,13 +1,13 @@
 """Distributed runs and mixed precision on machines without a GPU.
 
-mmengine 0.10 selects a GPU on every `--launcher pytorch`, hands it to DistributedDataParallel, and demands one for its
-AmpOptimWrapper. Where torch finds no accelerator:
+mmengine 0.10 selects a GPU on every ``--launcher pytorch``, hands it to DistributedDataParallel, and demands one for
+its AmpOptimWrapper. Where torch finds no accelerator:
 
-- the processes talk over gloo, whatever backend `env_cfg.dist_cfg` asks for (the libraries' configs all say nccl);
-- MMDistributedDataParallel gets no `device_ids`;
+- the processes talk over gloo, whatever backend ``env_cfg.dist_cfg`` asks for (the libraries' configs all say nccl);
+- MMDistributedDataParallel gets no ``device_ids``;
 - SyncBatchNorm layers, which torch runs on GPUs only, become BatchNorm layers, as mmengine itself has it in a run of
-  one process: each process normalizes by its own share of the batch, and a warning says so;
-- AmpOptimWrapper (also by `--amp`) computes in bfloat16, which needs no loss scaling; float16 is refused.
+  one process: each process normalises by its own share of the batch, and a warning says so;
+- AmpOptimWrapper (also by ``--amp``) computes in bfloat16, which needs no loss scaling; float16 is refused.
 
 With an accelerator nothing changes, but that it can resume what was trained on the CPU.
 """
@@ -21,7 +21,7 @@ from sw_mm.compat._after_import import after_import
 
 
 def install() -> None:
-    """Has mmengine's launcher, model wrapper and AMP wrapper do without a GPU where there is none."""
+    """Have mmengine's launcher, model wrapper and AMP wrapper do without a GPU where there is none."""
     after_import('mmengine.dist.utils', _patch_launcher)
     after_import('mmengine.model.wrappers.distributed', _patch_wrapper)
     after_import('mmengine.runner.runner', _patch_runner)
@@ -29,7 +29,7 @@ def install() -> None:
 
 
 def _on_cpu() -> bool:
-    """Whether mmengine will train on the CPU. Asked at each use: it may initialize the device's driver."""
+    """Return whether mmengine will train on the CPU. Ask at each use: it may initialise the device's driver."""
     from mmengine.device import get_device
 
     return get_device() == 'cpu'
@@ -84,7 +84,7 @@ def _patch_runner(runner: ModuleType) -> None:
 
 def _warn_of_local_statistics() -> None:
     warnings.warn(
-        'SyncBatchNorm runs on GPUs only: its layers become BatchNorm, and each process normalizes by its own share of '
+        'SyncBatchNorm runs on GPUs only: its layers become BatchNorm, and each process normalises by its own share of '
         "the batch. Set norm_cfg=dict(type='BN') to silence this",
         stacklevel=3,
     )

@@ -1,8 +1,9 @@
-"""Lets `mmcv.ops` work where mmcv carries no compiled operators, as in the mmcv-lite wheels.
+"""Let ``mmcv.ops`` work where mmcv carries no compiled operators, as in the mmcv-lite wheels.
 
-mmcv keeps its operators in the extension module `mmcv._ext`. If none can be found, `sw_mm/compat/_mmcv_ext.py` takes
-its place: the operators that mmdet's and mmseg's models commonly reach run on torchvision or plain torch, on any device
-and with gradients; calling another one raises an error that names it. A compiled `mmcv._ext` is always preferred.
+mmcv keeps its operators in the extension module ``mmcv._ext``. If none can be found, ``sw_mm/compat/_mmcv_ext.py``
+takes its place: the operators that mmdet's and mmseg's models commonly reach run on torchvision or plain torch, on any
+device and with gradients; calling another one raises an error that names it. A compiled ``mmcv._ext`` is always
+preferred.
 """
 
 import sys
@@ -23,6 +24,6 @@ _finder = _StandInFinder()
 
 
 def install() -> None:
-    """Has `import mmcv._ext` fall back to the stand-in; the finder is asked only after all others."""
+    """Have ``import mmcv._ext`` fall back to the stand-in; the finder is asked only after all others."""
     if _finder not in sys.meta_path:
         sys.meta_path.append(_finder)

@@ -1,6 +1,7 @@
-"""Repairs what NumPy 2 breaks in mmcv: turning a hue backwards, as half of all draws of mmpretrain's ColorJitter do.
+"""Repair what NumPy 2 breaks in mmcv: turning a hue backwards, as half of all draws of mmpretrain's ColorJitter do.
 
-mmcv adds `np.uint8(hue_factor * 255)` to the hue and counts on negative numbers wrapping around, which NumPy 2 refuses.
+mmcv adds ``np.uint8(hue_factor * 255)`` to the hue and counts on negative numbers wrapping around, which NumPy 2
+refuses.
 """
 
 import functools
@@ -11,7 +12,7 @@ from sw_mm.compat._after_import import after_import
 
 
 def install() -> None:
-    """Has `mmcv.adjust_hue` accept negative factors."""
+    """Have ``mmcv.adjust_hue`` accept negative factors."""
     after_import('mmcv.image.photometric', _patch_adjust_hue)
 
 

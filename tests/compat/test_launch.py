@@ -1,4 +1,4 @@
-"""`--launcher pytorch` and mixed precision on the CPU."""
+"""``--launcher pytorch`` and mixed precision on the CPU."""
 
 import subprocess
 import sys
