@@ -26,11 +26,13 @@ from .._triton import (
     convolve,
     line_and_pixel,
     load_line,
+    max_registers,
     met,
     slide,
     start_sums,
     store_line,
     tap_range,
+    warps,
 )
 
 _Pair = tuple[int, int]
@@ -350,7 +352,9 @@ def _plan_conv(
     if not is_fixed(source_size, size):
         line, cross = (replace(axis, source=0, size=0) for axis in (line, cross))
     constants = {'C': channels, 'BLOCK': block, 'COLUMNS': columns, 'LINE': line, 'CROSS': cross}
-    return Launch(conv_lines, (programs,), arguments, constants, num_warps=block // 32)
+    return Launch(
+        conv_lines, (programs,), arguments, constants, warps(block, line.tile), max_registers(arguments['source'], line)
+    )
 
 
 def plan_weight_grad(
@@ -386,7 +390,9 @@ def plan_weight_grad(
         line = replace(line, source=0, taps=min(_LONGEST_TILE, line.taps))
         cross = replace(cross, source=0, taps=0)
     constants = {'C': channels, 'BLOCK': block, 'COLUMNS': columns, 'LINE': line, 'CROSS': cross}
-    return Launch(weight_grad_lines, (programs * splits,), arguments, constants, num_warps=block // 32)
+    return Launch(
+        weight_grad_lines, (programs * splits,), arguments, constants, warps(block, line.tile), max_registers(x, line)
+    )
 
 
 def tap_rows(weight: Tensor, columns: bool) -> Tensor:

@@ -28,11 +28,13 @@ from .._triton import (
     channel_block,
     convolve,
     load_line,
+    max_registers,
     met,
     slide,
     start_sums,
     store_line,
     tap_range,
+    warps,
 )
 from ..depthwise_conv2d import triton as depthwise
 from ..depthwise_conv2d.triton import conv_tile, is_fixed, tap_rows
@@ -360,13 +362,12 @@ def weight_grads(
 
 def plan_maps(x: Tensor, kernels: Sequence[Tensor], paddings: Sequence[_Padding]) -> Launch:
     """Plan :func:`maps`; its results are the launch's arguments ``out_*``."""
-    n, channels, height, width = x.shape
+    n, _, height, width = x.shape
     (strip_cross, strip), (column, column_cross), (_, centre) = _axes(kernels, paddings, (height, width), False)
     strip = strip.tiled(width, _LONGEST_TILE)
     centre = replace(centre, tile=strip.tile)
     column = column.tiled(height, _LONGEST_TILE)
     x = x.contiguous(memory_format=torch.channels_last)
-    block = channel_block(channels)
     arguments = {
         'x': x,
         'horizontal': tap_rows(kernels[0], columns=False),
@@ -380,7 +381,7 @@ def plan_maps(x: Tensor, kernels: Sequence[Tensor], paddings: Sequence[_Padding]
         'STRIP': strip, 'STRIP_CROSS': strip_cross, 'CENTRE': centre, 'COLUMN': column, 'COLUMN_CROSS': column_cross,
     }  # fmt: skip
     tiles = height * -(-width // strip.tile) + width * -(-height // column.tile)
-    return _launch(shift_maps, n * tiles, arguments, {'C': channels, 'BLOCK': block}, constants)
+    return _launch(shift_maps, n * tiles, arguments, constants, sums=max(2 * strip.tile, column.tile))
 
 
 def plan_folded(x: Tensor, kernels: Sequence[Tensor], bias: Tensor | None, paddings: Sequence[_Padding]) -> Launch:
@@ -400,7 +401,7 @@ def _plan_sum(
     paddings: Sequence[_Padding],
     transposed: bool,
 ) -> Launch:
-    n, channels, height, width = sources[0].shape
+    n, _, height, width = sources[0].shape
     (strip_cross, strip), (vertical_cross, vertical), *centre = _axes(kernels, paddings, (height, width), transposed)
     strip = strip.tiled(width, _LONGEST_TILE)
     rows = min(_MOST_ROWS, _MOST_SUMS // strip.tile, max(height, 1))
@@ -423,9 +424,7 @@ def _plan_sum(
         'VERTICAL_CROSS': vertical_cross,
     }
     tiles = -(-width // strip.tile) * -(-height // rows)
-    return _launch(
-        shift_sum, n * tiles, arguments, {'C': channels, 'BLOCK': channel_block(channels), 'ROWS': rows}, constants
-    )
+    return _launch(shift_sum, n * tiles, arguments, {**constants, 'ROWS': rows}, sums=rows * strip.tile)
 
 
 def _axes(
@@ -445,12 +444,22 @@ def _launch(
     kernel: triton.runtime.KernelInterface,
     tiles: int,
     arguments: dict[str, Tensor | int | None],
-    constants: dict[str, int],
-    axes: dict[str, Axis | None],
+    constants: dict[str, Axis | int | None],
+    sums: int,
 ) -> Launch:
-    size = arguments['height'], arguments['width']
+    source = next(iter(arguments.values()))
+    _, channels, *size = source.shape
     if not is_fixed(size):
-        axes = {name: axis and replace(axis, source=0, size=0) for name, axis in axes.items()}
-    block = constants['BLOCK']
-    programs = -(-constants['C'] // block) * tiles
-    return Launch(kernel, (programs,), arguments, {**constants, **axes}, num_warps=block // 32)
+        constants = {
+            name: replace(value, source=0, size=0) if isinstance(value, Axis) else value
+            for name, value in constants.items()
+        }
+    block = channel_block(channels)
+    return Launch(
+        kernel,
+        (-(-channels // block) * tiles,),
+        arguments,
+        {'C': channels, 'BLOCK': block, **constants},
+        warps(block, sums),
+        max_registers(source, constants['STRIP']),
+    )
