@@ -127,8 +127,8 @@ def compile_launch(launch: 'Launch', target: str) -> bytes:
     from triton.compiler import ASTSource
 
     source = ASTSource(launch.kernel, launch.signature(), constexprs=launch.constexprs(), attrs=launch.attributes())
-    options = {'num_warps': launch.num_warps, 'num_stages': launch.num_stages}
-    return triton.compile(source, target=GPUTarget('cuda', GPUS[target].capability, 32), options=options).asm['cubin']
+    gpu = GPUTarget('cuda', GPUS[target].capability, 32)
+    return triton.compile(source, target=gpu, options=launch.options).asm['cubin']
 
 
 def inspect(cubin: bytes) -> Code:
