@@ -13,6 +13,7 @@ VARIABLE = 'SW_MM_KERNELS'
 
 # A context variable, not a global: other threads and tasks keep their own choice.
 _chosen: ContextVar[str | None] = ContextVar('sw_mm_kernels_backend', default=None)
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
 # PyTorch before 2.7 cannot tell an export from a compilation.
 _is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
 
@@ -21,8 +22,7 @@ _is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compil
 def use_backend(name: str) -> Iterator[None]:
     """Compute with one backend inside a ``with`` block, whatever the environment says.
 
-    The choice holds for this thread or task, and for the gradients of what is computed in the block. A function under
-    ``torch.compile`` keeps the choice that was in force when it was compiled.
+    The choice holds for this thread or task, and for the gradients of what is computed in the block.
 
     Args:
         name: ``'auto'``, ``'reference'``, ``'aten'`` or ``'triton'``. A call that the backend cannot compute raises.
@@ -37,7 +37,6 @@ def use_backend(name: str) -> Iterator[None]:
         _chosen.reset(token)
 
 
-@torch.compiler.assume_constant_result
 def requested_backend() -> str:
     """Name the backend asked for by :func:`use_backend`, else by ``SW_MM_KERNELS``, else ``'auto'``.
 
@@ -52,10 +51,9 @@ def backends() -> dict[str, str | None]:
     return {name: unusable(name) for name in BACKENDS}
 
 
-@torch.compiler.assume_constant_result
 def unusable(name: str) -> str | None:
     """Say why a backend cannot be used in this process, or None if it can."""
-    if name == 'aten' and not torch.backends.mkldnn.is_available():
+    if name == 'aten' and not _HAS_ONEDNN:
         return 'PyTorch is built without oneDNN, whose slow paths this backend avoids'
     if name == 'triton':
         try:

@@ -24,13 +24,14 @@ from triton import language as tl
 _OLDEST = (3, 4)
 _TYPES = {torch.float32: '*fp32', torch.float16: '*fp16', torch.bfloat16: '*bf16'}
 DTYPES = tuple(_TYPES)
-INTERPRETED = triton.knobs.runtime.interpret
 
 if tuple(int(part) for part in triton.__version__.split('.')[:2]) < _OLDEST:
     raise ImportError(
         f'the Triton kernels need Triton {_OLDEST[0]}.{_OLDEST[1]} or newer, which comes with PyTorch 2.8; '
         f'this is Triton {triton.__version__}'
     )
+
+INTERPRETED = triton.knobs.runtime.interpret
 
 
 @dataclass(frozen=True)

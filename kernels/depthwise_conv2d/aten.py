@@ -18,8 +18,8 @@ _FAST_WIDTH = 15
 _MAX_ENDLESS_CHANNELS = 16
 # Multiply-adds on data that each point of a Fourier transform has to replace.
 _MACS_PER_POINT = 240
-# Numbers in the images that a weight gradient takes at once; more of them leave the caches.
-_MAX_CHUNK = 2**21
+# Numbers in the images that a weight gradient takes at once: more leave the caches, the sooner if they are copied.
+_MAX_CHUNK = {torch.contiguous_format: 2**19, torch.channels_last: 2**18}
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
@@ -44,6 +44,17 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, paddin
     return out.to(dtype).contiguous(memory_format=memory_format)
 
 
+def is_plain(x: Tensor, weight: Tensor, stride: Pair, padding: Sides, dilation: Pair) -> bool:
+    """Tell whether :func:`forward` would do nothing but call PyTorch's own convolution on what it was given."""
+    left, right, top, bottom = padding
+    size, kernel_size = tuple(x.shape[2:]), tuple(weight.shape[2:])
+    if left != right or top != bottom or _is_endless(x) or _fft_pays(size, kernel_size, stride, padding, dilation):
+        return False
+    if dilation == (1, 1) and memory_format_of(x) is torch.channels_last:
+        return not _has_slow_width(kernel_size, stride)
+    return left <= _MAX_PADDING
+
+
 def input_grad(grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Gradient of :func:`forward` with respect to its input of the given size, in the memory format of ``grad``."""
     if stride == (1, 1):
@@ -54,10 +65,10 @@ def input_grad(grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, pad
         return forward(grad, weight.flip(2, 3), None, stride, padding, dilation)
     dtype, memory_format = grad.dtype, memory_format_of(grad)
     grad, weight = _in_computable_dtype(grad, weight)
-    (height, width), rest = _symmetric_part(padding)
+    symmetric, rest = _symmetric_part(padding)
     padded_size = input_size[0] + rest[2] + rest[3], input_size[1] + rest[0] + rest[1]
-    x = grad.new_empty(*grad.shape[:2], *padded_size)
-    out, _ = _native_grads(grad, x, weight, stride, (height, width), dilation, (True, False), torch.channels_last)
+    x = torch.empty(*grad.shape[:2], *padded_size, dtype=grad.dtype, memory_format=memory_format)
+    out, _ = _native_grads(grad, x, weight, stride, symmetric, dilation, (True, False))
     out = F.pad(out, [-side for side in rest]) if any(rest) else out
     return out.to(dtype).contiguous(memory_format=memory_format)
 
@@ -67,17 +78,16 @@ def weight_grad(x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, paddin
     dtype, channels = x.dtype, x.shape[1]
     if grad.numel() == 0:
         return x.new_zeros(channels, 1, *kernel_size)
-    if dtype.itemsize < 4:
-        x, grad = x.float(), grad.float()
     if _fft_pays(tuple(x.shape[2:]), kernel_size, stride, padding, dilation):
         taps = _fft_weight_grad(x, grad, kernel_size, padding)
     elif max(kernel_size) <= 3 and dilation == (1, 1):
+        x, grad = _in_computable_dtype(x, grad)
         symmetric, rest = _symmetric_part(padding)
         x = F.pad(x, rest) if any(rest) else x
         weight = x.new_empty(channels, 1, *kernel_size)
-        _, taps = _native_grads(grad, x, weight, stride, symmetric, dilation, (False, True), memory_format_of(x))
+        _, taps = _native_grads(grad, x, weight, stride, symmetric, dilation, (False, True))
     else:
-        images = max(_MAX_CHUNK // x[0].numel(), 1)
+        images = max(_MAX_CHUNK[memory_format_of(x)] // x[0].numel(), 1)
         pairs = zip(x.split(images), grad.split(images), strict=True)
         taps = sum(_slide(*pair, kernel_size, stride, padding, dilation) for pair in pairs)
     return taps.to(dtype).contiguous()
@@ -101,11 +111,15 @@ def _direct_forward(
             x, width = F.pad(x, (width, width)), 0
     elif channels_last or width > _MAX_PADDING:
         x = x.contiguous(memory_format=torch.channels_last)
-        kh, kw = weight.shape[2:]
-        if stride == (1, 1) and (10 if kh >= 7 else 12) <= kw <= 13:
-            extra = (_FAST_WIDTH - kw) // 2
+        if _has_slow_width(tuple(weight.shape[2:]), stride):
+            extra = (_FAST_WIDTH - weight.shape[3]) // 2
             weight, width = F.pad(weight, (extra, extra)), width + extra
     return F.conv2d(x, weight, bias, stride, (height, width), dilation, groups=weight.shape[0])
+
+
+def _has_slow_width(kernel_size: Pair, stride: Pair) -> bool:
+    """Tell whether channels_last maps want a wider kernel; low ones of 10 or 11 columns gain nothing."""
+    return stride == (1, 1) and (10 if kernel_size[0] >= 7 else 12) <= kernel_size[1] < _FAST_WIDTH - 1
 
 
 def _slide(x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
@@ -124,7 +138,7 @@ def _slide(x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Si
         -(min(before - after, 0) // d) for before, after, d in zip((top, left), (bottom, right), dilation, strict=True)
     )
     symmetric = top + row * dilation[0], left + column * dilation[1]
-    x, kernels = (t.contiguous().view(1, -1, *t.shape[2:]) for t in (x, grad))
+    x, kernels = (_real(t).contiguous().view(1, -1, *t.shape[2:]) for t in (x, grad))
     taps = F.conv2d(x, kernels.transpose(0, 1), None, dilation, symmetric, stride, groups=x.shape[1])
     taps = taps[:, :, row : row + kernel_size[0], column : column + kernel_size[1]]
     return taps.unflatten(1, (-1, channels)).sum(dim=1).view(channels, 1, *kernel_size)
@@ -138,9 +152,9 @@ def _native_grads(
     padding: Pair,
     dilation: Pair,
     wanted: tuple[bool, bool],
-    memory_format: torch.memory_format,
 ) -> tuple[Tensor, Tensor]:
-    """PyTorch's own gradients with respect to input and kernels, computed in the given memory format."""
+    """PyTorch's own gradients with respect to input and kernels, computed in the memory format of ``x``."""
+    memory_format = memory_format_of(x)
     grad, x = (tensor.contiguous(memory_format=memory_format) for tensor in (grad, x))
     # The arguments after the dilation: not transposed, no output padding, groups; the last result is the bias's.
     return torch.ops.aten.convolution_backward(
@@ -166,7 +180,9 @@ def _fft_weight_grad(x: Tensor, grad: Tensor, kernel_size: Pair, padding: Sides)
     lengths = _fft_lengths(tuple(x.shape[2:]), kernel_size, padding)
     spectrum = 0
     for image, image_grad in zip(x, grad, strict=True):
-        spectrum = spectrum + torch.fft.rfft2(image, lengths) * torch.fft.rfft2(image_grad, lengths).conj()
+        spectrum = (
+            spectrum + torch.fft.rfft2(_real(image), lengths) * torch.fft.rfft2(_real(image_grad), lengths).conj()
+        )
     taps = torch.fft.irfft2(spectrum, lengths).roll((padding[2], padding[0]), (1, 2))
     return taps[:, None, : kernel_size[0], : kernel_size[1]]
 
@@ -204,10 +220,14 @@ def _symmetric_part(padding: Sides) -> tuple[Pair, Sides]:
     return (height, width), (left - width, right - width, top - height, bottom - height)
 
 
+def _is_endless(x: Tensor) -> bool:
+    """Tell whether oneDNN takes far too long: for fp16 on most CPUs, or for ever, for bf16 with few channels."""
+    return x.dtype is torch.float16 or (x.dtype is torch.bfloat16 and x.shape[1] <= _MAX_ENDLESS_CHANNELS)
+
+
 def _in_computable_dtype(x: Tensor, *others: Tensor | None) -> list[Tensor | None]:
-    """Replace fp16, for which most CPUs have no convolution worth the name, and bf16 where oneDNN never returns."""
-    slow = x.dtype is torch.float16 or (x.dtype is torch.bfloat16 and x.shape[1] <= _MAX_ENDLESS_CHANNELS)
-    return [t.float() if slow and t is not None else t for t in (x, *others)]
+    endless = _is_endless(x)
+    return [t.float() if endless and t is not None else t for t in (x, *others)]
 
 
 def _real(x: Tensor) -> Tensor:

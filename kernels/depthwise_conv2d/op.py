@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from .. import _dispatch
-from . import reference
+from . import aten, reference
 from .geometry import Pair, Sides, crop_to_map, memory_format_of, output_size
 
 # On a GPU, PyTorch's own convolutions are specialised for kernels up to this side.
@@ -53,6 +53,8 @@ def depthwise_conv2d(
     check(x, weight, bias, padding, dilation)
     weight, padding = crop_to_map(weight, x.shape[2:], stride, padding, dilation)
     backend = choose_backend(x, weight)
+    if backend == 'aten' and _wants_plain_convolution(x, weight, bias, stride, padding, dilation):
+        backend = 'reference'
     if backend == 'reference':
         return reference.depthwise_conv2d(x, weight, bias, stride, padding, dilation)
     return _forward(x, weight, bias, stride, padding, dilation, backend)
@@ -74,6 +76,16 @@ def choose_backend(x: Tensor, *kernels: Tensor) -> str:
     elif x.device.type == 'cuda' and max(max(kernel.shape[2:]) for kernel in kernels) > _LARGEST_NATIVE_ON_GPU:
         preferred = 'triton'
     return _dispatch.choose(x.device, preferred, unsupported)
+
+
+def _wants_plain_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair
+) -> bool:
+    """Tell whether the aten backend has nothing to add: then even the overhead of an operator is too much."""
+    wants_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
+    if wants_grad or torch.compiler.is_compiling() or _dispatch.requested_backend() != 'auto':
+        return False
+    return aten.is_plain(x, weight, stride, padding, dilation)
 
 
 def implementation(backend: str) -> ModuleType:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
-from sw_mm.kernels import folded_shift_conv2d, shift_conv2d, shift_strips, shift_tables
+from sw_mm.kernels import folded_shift_conv2d, shift_conv2d, shift_strips, shift_tables, use_backend
 from sw_mm.kernels.shift_conv2d import reference
 
 GEOMETRIES = [(13, 3), (7, 3), (11, 5), (5, 3), (51, 3), (9, 7)]
@@ -84,6 +85,80 @@ def test_gradients_of_gradients(dtype):
     single = second_order(x.detach().to(dtype).requires_grad_(), weight.detach().to(dtype).requires_grad_())
     for value, expected in zip(single, second_order(x, weight), strict=True):
         assert (value - expected).norm() < 1e-5 * expected.norm()
+
+
+PADDINGS = [2, 1, 1, 1, 1, 1, 3, 1, 1, 1, 1, 1]
+
+
+def operator_inputs(branches, dtype=torch.float64, channels_last=False):
+    """Input, kernels, paddings and gradients of the branches, as the operators take them."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.randn(shape, generator=generator, dtype=dtype).requires_grad_()
+
+    x = random(1, 2, 3, 4)
+    if channels_last:
+        x = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    kernels = [random(2, 1, *size) for size in ((3, 4), (5, 3), (3, 3))[:branches]]
+    return x, kernels, PADDINGS[: 4 * branches], [random(*x.shape) for _ in kernels]
+
+
+@pytest.mark.parametrize('branches', [2, 3])
+def test_operators_differentiate_twice(branches):
+    x, kernels, paddings, grads = operator_inputs(branches)
+    ops, bias = torch.ops.sw_mm, torch.randn(2, dtype=torch.float64, requires_grad=True)
+    for function, inputs in (
+        (lambda x, *kernels: tuple(ops.shift_maps(x, kernels, paddings, 'aten')), (x, *kernels)),
+        (lambda x, bias, *kernels: ops.shift_folded(x, kernels, bias, paddings, 'aten'), (x, bias, *kernels)),
+        (lambda *t: ops.shift_input_grad(t[:branches], t[branches:], paddings, 'aten'), (*grads, *kernels)),
+        (lambda x, *grads: tuple(ops.shift_weight_grads(x, grads, kernels, paddings, 'aten')), (x, *grads)),
+    ):
+        assert torch.autograd.gradcheck(function, inputs)
+        assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_operators_keep_their_contract(channels_last):
+    x, kernels, paddings, grads = operator_inputs(3, torch.float32, channels_last)
+    ops, bias = torch.ops.sw_mm, torch.randn(2, requires_grad=True)
+    torch.library.opcheck(ops.shift_maps, (x, kernels, paddings, 'aten'))
+    torch.library.opcheck(ops.shift_folded, (x, kernels, bias, paddings, 'aten'))
+    torch.library.opcheck(ops.shift_input_grad, (grads, kernels, paddings, 'aten'))
+    torch.library.opcheck(ops.shift_weight_grads, (x, grads, kernels, paddings, 'aten'))
+
+
+@pytest.mark.parametrize('deploy', [False, True])
+def test_compiled_without_a_break(deploy):
+    x, weight, tables = make(13, 3, 4, (6, 9), dtype=torch.float32)
+    horizontal, vertical, _ = (kernel.detach().requires_grad_() for kernel in shift_strips(weight, tables))
+    bias = torch.randn(3, requires_grad=True)
+
+    def function(*tensors):
+        if deploy:
+            return folded_shift_conv2d(*tensors, tables).sin()
+        return sum(shift_conv2d(*tensors, tables)).sin()
+
+    inputs = (x, horizontal, vertical, bias) if deploy else (x, weight)
+    outs = [f(*inputs) for f in (torch.compile(function, fullgraph=True, backend='aot_eager'), function)]
+    torch.testing.assert_close(*outs)
+    torch.testing.assert_close(*(torch.autograd.grad(out.sum(), inputs) for out in outs))
+
+
+@pytest.mark.parametrize('deploy', [False, True])
+def test_flops_are_counted(deploy):
+    x, weight, tables = make(13, 3, 4, (6, 9), dtype=torch.float32)
+    horizontal, vertical, _ = shift_strips(weight, tables)
+
+    def count(backend):
+        with use_backend(backend), FlopCounterMode(display=False) as counter:
+            if deploy:
+                folded_shift_conv2d(x, horizontal, vertical, torch.zeros(3), tables)
+            else:
+                shift_conv2d(x, weight, tables)
+        return counter.get_total_flops()
+
+    assert count('aten') == count('reference')
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
