@@ -181,7 +181,6 @@ def environment() -> dict[str, str]:
         'cpu': f'{_cpu()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}',
         'gpu': gpu,
         'threads': str(torch.get_num_threads()),
-        'load': f'{os.getloadavg()[0]:.1f} (average of the last minute, this process included)',
         'versions': ', '.join(
             f'{name} {version}'
             for name in ('torch', 'triton', 'onnxruntime', 'openvino')
@@ -233,7 +232,7 @@ def run(args: argparse.Namespace, cases: Callable[[torch.dtype], Iterable[Case]]
         The table as `read_csv` gives it.
     """
     torch.set_num_threads(args.threads)
-    about = environment()
+    about, load = environment(), os.getloadavg()[0]
     rows: list[dict[str, object]] = []
     for dtype in (getattr(torch, name) for name in args.dtype):
         peak = matmul_flops(dtype, args.device)
@@ -243,9 +242,10 @@ def run(args: argparse.Namespace, cases: Callable[[torch.dtype], Iterable[Case]]
                 new = list(_measure(case, name, dtype, args, peak))
                 print_table(new)
                 rows += new
+            about['load'] = f'{load:.1f} before, {os.getloadavg()[0]:.1f} after (processes, average of a minute)'
+            write_csv(args.out, rows, about)  # each time, so that an interrupted run leaves what it has
     if not rows:
         raise SystemExit(f'no layer matches --only {args.only!r}')
-    write_csv(args.out, rows, about)
     return read_csv(args.out)
 
 
