@@ -118,11 +118,9 @@ class Axis:
     size: int = 0
     tile: int = 1
 
-    def tiled(self, size: int, longest: int) -> 'Axis':
-        """Cut the given size into equal tiles of at most ``longest``, multiples of the stride where that matters."""
-        unit = self.stride if self.transposed else 1
-        tiles = -(-size // max(longest // unit * unit, unit))
-        return replace(self, tile=-(-size // (max(tiles, 1) * unit)) * unit)
+    def tiled(self, size: int, longest: int, fixed: bool) -> 'Axis':
+        """Cut the given size into tiles as :func:`tile_length` says, multiples of the stride where that matters."""
+        return replace(self, tile=tile_length(size, longest, fixed, self.stride if self.transposed else 1))
 
     def meets(self, position: int, tap: int) -> bool:
         """Tell whether a written position meets any position that is read at a tap."""
@@ -159,6 +157,22 @@ class Axis:
     def inverse(self) -> int:
         """Factor that turns a position into its first tap, modulo the step."""
         return pow(self.dilation // gcd(self.stride, self.dilation), -1, self.step)
+
+
+def tile_length(size: int, longest: int, fixed: bool, unit: int = 1) -> int:
+    """Choose the length of tiles, a multiple of ``unit`` and at most ``longest`` if that can be.
+
+    For a fixed size the tiles are of equal length. Else there are four lengths to choose from, so that maps of all
+    sizes share a few compiled kernels. A short tile spends more on its halo: four instructions a pixel and kernel row,
+    one less pixel than there are taps, which is the arithmetic of four more pixels.
+    """
+    longest = max(longest // unit, 1)
+    size = -(-size // unit)
+    if fixed:
+        tiles = max(-(-size // longest), 1)
+        return max(-(-size // tiles), 1) * unit
+    lengths = [-(-longest * quarter // 4) for quarter in (4, 3, 2, 1)]
+    return min(lengths, key=lambda length: -(-size // length) * (length * unit + 4)) * unit
 
 
 def channel_block(channels: int) -> int:

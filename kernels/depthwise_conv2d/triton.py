@@ -32,6 +32,7 @@ from .._triton import (
     start_sums,
     store_line,
     tap_range,
+    tile_length,
     warps,
 )
 
@@ -334,7 +335,8 @@ def _plan_conv(
     ]
     columns = weight.shape[2] > weight.shape[3]
     cross, line = reversed(axes) if columns else axes
-    line = line.tiled(line.size, _LONGEST_TILE)
+    fixed = is_fixed(source_size, size)
+    line = line.tiled(line.size, _LONGEST_TILE, fixed)
     block = channel_block(channels)
     arguments = {
         'source': source.contiguous(memory_format=torch.channels_last),
@@ -349,7 +351,7 @@ def _plan_conv(
         'lines': cross.size,
     }
     programs = -(-channels // block) * -(-line.size // line.tile) * cross.size * n
-    if not is_fixed(source_size, size):
+    if not fixed:
         line, cross = (replace(axis, source=0, size=0) for axis in (line, cross))
     constants = {'C': channels, 'BLOCK': block, 'COLUMNS': columns, 'LINE': line, 'CROSS': cross}
     return Launch(
@@ -369,7 +371,7 @@ def plan_weight_grad(
     ]
     columns = kernel_size[0] > kernel_size[1]
     cross, line = reversed(axes) if columns else axes
-    line = line.tiled(line.size, _LONGEST_TILE)
+    line = line.tiled(line.size, _LONGEST_TILE, fixed=True)
     block = channel_block(channels)
     programs = -(-channels // block) * -(-line.size // line.tile) * cross.size
     images_per_split, lines_per_split = _share(n, cross.taps, -(-_WEIGHT_GRAD_WARPS * 32 // (programs * block)))
@@ -387,7 +389,7 @@ def plan_weight_grad(
         'lines_per_split': lines_per_split,
     }
     if not is_fixed(x.shape[2:], size):
-        line = replace(line, source=0, taps=min(_LONGEST_TILE, line.taps))
+        line = replace(line, source=0, taps=tile_length(line.taps, _LONGEST_TILE, fixed=False))
         cross = replace(cross, source=0, taps=0)
     constants = {'C': channels, 'BLOCK': block, 'COLUMNS': columns, 'LINE': line, 'CROSS': cross}
     return Launch(

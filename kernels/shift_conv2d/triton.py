@@ -364,9 +364,9 @@ def plan_maps(x: Tensor, kernels: Sequence[Tensor], paddings: Sequence[_Padding]
     """Plan :func:`maps`; its results are the launch's arguments ``out_*``."""
     n, _, height, width = x.shape
     (strip_cross, strip), (column, column_cross), (_, centre) = _axes(kernels, paddings, (height, width), False)
-    strip = strip.tiled(width, _LONGEST_TILE)
+    strip = strip.tiled(width, _LONGEST_TILE, is_fixed((height, width)))
     centre = replace(centre, tile=strip.tile)
-    column = column.tiled(height, _LONGEST_TILE)
+    column = column.tiled(height, _LONGEST_TILE, is_fixed((height, width)))
     x = x.contiguous(memory_format=torch.channels_last)
     arguments = {
         'x': x,
@@ -403,8 +403,8 @@ def _plan_sum(
 ) -> Launch:
     n, _, height, width = sources[0].shape
     (strip_cross, strip), (vertical_cross, vertical), *centre = _axes(kernels, paddings, (height, width), transposed)
-    strip = strip.tiled(width, _LONGEST_TILE)
-    rows = min(_MOST_ROWS, _MOST_SUMS // strip.tile, max(height, 1))
+    strip = strip.tiled(width, _LONGEST_TILE, is_fixed((height, width)))
+    rows = min(_MOST_ROWS, _MOST_SUMS // strip.tile)
     sources = [source.contiguous(memory_format=torch.channels_last) for source in sources]
     taps = [tap_rows(kernel, columns=False) for kernel in kernels]
     names = ('horizontal', 'vertical', 'centre')
