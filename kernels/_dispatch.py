@@ -79,7 +79,7 @@ def choose(device: torch.device, preferred: str, unsupported: Callable[[str], st
     Raises:
         RuntimeError: If the backend that was asked for cannot be used.
     """
-    if device.type == 'meta' or _is_exporting() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+    if device.type == 'meta' or _is_exporting() or torch.jit.is_tracing():
         return 'reference'
     name = requested_backend()
     reason = unusable(preferred if name == 'auto' else name) or unsupported(preferred if name == 'auto' else name)

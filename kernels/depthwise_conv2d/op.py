@@ -52,15 +52,14 @@ def depthwise_conv2d(
     x, weight, bias = _dispatch.autocast(x, weight, bias)
     check(x, weight, bias, padding, dilation)
     weight, padding = crop_to_map(weight, x.shape[2:], stride, padding, dilation)
-    backend = choose_backend(x, weight)
-    if backend == 'aten' and _wants_plain_convolution(x, weight, bias, stride, padding, dilation):
-        backend = 'reference'
+    plain = _wants_plain_convolution(x, weight, bias, stride, padding, dilation)
+    backend = choose_backend(x, weight, plain=plain)
     if backend == 'reference':
         return reference.depthwise_conv2d(x, weight, bias, stride, padding, dilation)
     return _forward(x, weight, bias, stride, padding, dilation, backend)
 
 
-def choose_backend(x: Tensor, *kernels: Tensor) -> str:
+def choose_backend(x: Tensor, *kernels: Tensor, plain: bool = False) -> str:
     """Choose the backend for a map and the kernels to convolve it with, checked and cropped."""
 
     def unsupported(backend: str) -> str | None:
@@ -71,7 +70,7 @@ def choose_backend(x: Tensor, *kernels: Tensor) -> str:
         return None
 
     preferred = 'reference'
-    if x.device.type == 'cpu' and x.dtype is not torch.float64:
+    if x.device.type == 'cpu' and x.dtype is not torch.float64 and not plain:
         preferred = 'aten'
     elif x.device.type == 'cuda' and max(max(kernel.shape[2:]) for kernel in kernels) > _LARGEST_NATIVE_ON_GPU:
         preferred = 'triton'
@@ -81,9 +80,9 @@ def choose_backend(x: Tensor, *kernels: Tensor) -> str:
 def _wants_plain_convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair
 ) -> bool:
-    """Tell whether the aten backend has nothing to add: then even the overhead of an operator is too much."""
+    """Tell whether the CPU backend has nothing to add: then even the overhead of an operator is too much."""
     wants_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
-    if wants_grad or torch.compiler.is_compiling() or _dispatch.requested_backend() != 'auto':
+    if x.device.type != 'cpu' or wants_grad or torch.compiler.is_compiling():
         return False
     return aten.is_plain(x, weight, stride, padding, dilation)
 

@@ -32,6 +32,7 @@ CASES = {
     'larger than the map': ((7, 6), (31, 31), 1, (15, 15, 15, 15), 1),
     'Fourier': ((40, 41), (31, 33), 1, (20, 12, 15, 15), 1),
     'few wide channels': ((9, 22), (3, 21), 1, (10, 10, 1, 1), 1),
+    'narrow': ((24, 25), (9, 3), 1, (1, 1, 3, 5), 1),
     'stride': ((14, 15), (13, 13), 2, (6, 6, 6, 6), 1),
     'stride, native weight gradient': ((8, 9), (3, 3), 2, (1, 1, 1, 1), 1),
     'stride, uneven': ((14, 15), (5, 4), (2, 3), (1, 2, 3, 1), 1),
@@ -200,6 +201,26 @@ def test_compiled_without_a_break(dynamic):
     for size in ((9, 8), (24, 30)):
         inputs = random_inputs(size, (3, 15), torch.float32)
         torch.testing.assert_close(with_gradients(compiled, inputs), with_gradients(function, inputs))
+
+
+def test_trains_under_ddp(tmp_path):
+    class Layer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(3, 1, 5, 15))
+
+        def forward(self, x):
+            return depthwise_conv2d(x, self.weight, padding=(2, 7))
+
+    alone, x = Layer(), torch.randn(2, 3, 9, 20)
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        parallel = torch.nn.parallel.DistributedDataParallel(Layer())
+        for model in (alone, parallel):
+            model(x).square().sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    torch.testing.assert_close(parallel.module.weight.grad, alone.weight.grad)
 
 
 @pytest.mark.parametrize('padding', [(1, 6), (6, 8, 1, 1)])

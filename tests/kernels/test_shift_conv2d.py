@@ -90,24 +90,24 @@ def test_gradients_of_gradients(dtype):
 PADDINGS = [2, 1, 1, 1, 1, 1, 3, 1, 1, 1, 1, 1]
 
 
-def operator_inputs(branches, dtype=torch.float64, channels_last=False):
+def operator_inputs(branches, dtype=torch.float64, channels=1, channels_last=False):
     """Input, kernels, paddings and gradients of the branches, as the operators take them."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape):
         return torch.randn(shape, generator=generator, dtype=dtype).requires_grad_()
 
-    x = random(1, 2, 3, 4)
+    x = random(1, channels, 3, 4)
     if channels_last:
         x = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
-    kernels = [random(2, 1, *size) for size in ((3, 4), (5, 3), (3, 3))[:branches]]
+    kernels = [random(channels, 1, *size) for size in ((3, 4), (5, 3), (3, 3))[:branches]]
     return x, kernels, PADDINGS[: 4 * branches], [random(*x.shape) for _ in kernels]
 
 
 @pytest.mark.parametrize('branches', [2, 3])
 def test_operators_differentiate_twice(branches):
     x, kernels, paddings, grads = operator_inputs(branches)
-    ops, bias = torch.ops.sw_mm, torch.randn(2, dtype=torch.float64, requires_grad=True)
+    ops, bias = torch.ops.sw_mm, torch.randn(1, dtype=torch.float64, requires_grad=True)
     for function, inputs in (
         (lambda x, *kernels: tuple(ops.shift_maps(x, kernels, paddings, 'aten')), (x, *kernels)),
         (lambda x, bias, *kernels: ops.shift_folded(x, kernels, bias, paddings, 'aten'), (x, bias, *kernels)),
@@ -120,7 +120,7 @@ def test_operators_differentiate_twice(branches):
 
 @pytest.mark.parametrize('channels_last', [False, True])
 def test_operators_keep_their_contract(channels_last):
-    x, kernels, paddings, grads = operator_inputs(3, torch.float32, channels_last)
+    x, kernels, paddings, grads = operator_inputs(3, torch.float32, 2, channels_last)
     ops, bias = torch.ops.sw_mm, torch.randn(2, requires_grad=True)
     torch.library.opcheck(ops.shift_maps, (x, kernels, paddings, 'aten'))
     torch.library.opcheck(ops.shift_folded, (x, kernels, bias, paddings, 'aten'))
