@@ -66,7 +66,10 @@ def choose_backend(x: Tensor, *kernels: Tensor, plain: bool = False) -> str:
         if backend == 'aten' and x.device.type != 'cpu':
             return f'it steers CPU convolutions, and x is on {x.device}'
         if backend == 'triton':
-            return next(filter(None, (implementation(backend).unsupported(x, kernel) for kernel in kernels)), None)
+            from . import triton  # a statement, which the compiler understands
+
+            reasons = [triton.unsupported(x, kernel) for kernel in kernels]
+            return next((reason for reason in reasons if reason), None)
         return None
 
     preferred = 'reference'

@@ -150,3 +150,15 @@ def test_command_lists_backends_and_layers():
     assert 'requested  reference' in result.stdout
     for word in ('triton', 'RepLKNet-31B', 'cpu bfloat16'):
         assert word in result.stdout
+
+
+def test_triton_kernels_can_be_compiled_around():
+    code = """
+import torch
+from sw_mm.kernels import depthwise_conv2d
+x, weight = torch.randn(1, 2, 5, 4), torch.randn(2, 1, 3, 3, requires_grad=True)
+function = torch.compile(lambda x, w: depthwise_conv2d(x, w, padding=1), fullgraph=True, backend='aot_eager')
+torch.testing.assert_close(function(x, weight), torch.nn.functional.conv2d(x, weight, padding=1, groups=2))
+"""
+    result = run('-c', code, TRITON_INTERPRET='1', SW_MM_KERNELS='triton')
+    assert result.returncode == 0, result.stderr
