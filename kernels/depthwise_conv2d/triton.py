@@ -388,13 +388,15 @@ def plan_weight_grad(
         'images_per_split': images_per_split,
         'lines_per_split': lines_per_split,
     }
+    # The pixels of a line take registers as the sums do.
+    num_warps = warps(block, max(line.tile, line.taps))
     if not is_fixed(x.shape[2:], size):
         line = replace(line, source=0, taps=tile_length(line.taps, _LONGEST_TILE, fixed=False))
         cross = replace(cross, source=0, taps=0)
     constants = {'C': channels, 'BLOCK': block, 'COLUMNS': columns, 'LINE': line, 'CROSS': cross}
-    return Launch(
-        weight_grad_lines, (programs * splits,), arguments, constants, warps(block, line.tile), max_registers(x, line)
-    )
+    # Short lines leave room for more channels a thread, unless some are surplus: then loads cannot be joined.
+    num_warps = warps(block, line.tile if channels % block else min(line.tile, line.taps))
+    return Launch(weight_grad_lines, (programs * splits,), arguments, constants, num_warps, max_registers(x, line))
 
 
 def tap_rows(weight: Tensor, columns: bool) -> Tensor:
