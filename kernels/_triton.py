@@ -176,8 +176,9 @@ def tile_length(size: int, longest: int, fixed: bool, unit: int = 1) -> int:
 
 
 def channel_block(channels: int) -> int:
-    """Choose how many channels a program handles: of 32, 64 and 128 what leaves the fewest threads idle."""
-    return min((128, 64, 32), key=lambda size: -(-channels // size) * size)
+    """Choose how many channels a program handles: the most of 32, 64 and 128 that idle hardly more threads than 32."""
+    padded = {size: -(-channels // size) * size for size in (128, 64, 32)}
+    return next(size for size in padded if padded[size] <= 1.1 * padded[32])
 
 
 def warps(block: int, tile: int) -> int:

@@ -7,6 +7,9 @@ for any stride and dilation, which tap meets which pixel is still known at compi
 The gradient with respect to the kernels is a convolution as well, of the input with the output's gradient; its output
 is as small as a kernel, so :func:`weight_grad_lines` splits the batch among programs, whose partial sums are added
 afterwards. No pass uses atomics: equal input gives equal bits.
+
+There is no path for tensor cores. It would pay for kernels of 25 taps and more on maps of 28 pixels and more in 16 bits,
+which these kernels compute at the rate of fp32 arithmetic; the models have two stages of that kind, in RepLKNet-31B.
 """
 
 from dataclasses import replace
@@ -388,14 +391,12 @@ def plan_weight_grad(
         'images_per_split': images_per_split,
         'lines_per_split': lines_per_split,
     }
-    # The pixels of a line take registers as the sums do.
-    num_warps = warps(block, max(line.tile, line.taps))
+    # Pixels take registers as sums do. Where channels are surplus, loads are not joined and the sums count as well.
+    num_warps = warps(block, max(line.tile, line.taps) if channels % block else line.taps)
     if not is_fixed(x.shape[2:], size):
         line = replace(line, source=0, taps=tile_length(line.taps, _LONGEST_TILE, fixed=False))
         cross = replace(cross, source=0, taps=0)
     constants = {'C': channels, 'BLOCK': block, 'COLUMNS': columns, 'LINE': line, 'CROSS': cross}
-    # Short lines leave room for more channels a thread, unless some are surplus: then loads cannot be joined.
-    num_warps = warps(block, line.tile if channels % block else min(line.tile, line.taps))
     return Launch(weight_grad_lines, (programs * splits,), arguments, constants, num_warps, max_registers(x, line))
 
 

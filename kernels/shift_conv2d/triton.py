@@ -41,7 +41,7 @@ from ..depthwise_conv2d.triton import conv_tile, is_fixed, tap_rows
 
 _Padding = tuple[int, int, int, int]
 
-# Positions of a line whose sums one thread holds in registers, and the sums of all lines of a program.
+# Positions of a line whose sums one thread holds in registers, and the sums of all rows of a program.
 _LONGEST_TILE = 28
 _MOST_SUMS = 56
 _MOST_ROWS = 4
@@ -424,7 +424,7 @@ def _plan_sum(
         'VERTICAL_CROSS': vertical_cross,
     }
     tiles = -(-width // strip.tile) * -(-height // rows)
-    return _launch(shift_sum, n * tiles, arguments, {**constants, 'ROWS': rows}, sums=rows * strip.tile)
+    return _launch(shift_sum, n * tiles, arguments, {**constants, 'ROWS': rows}, sums=rows * strip.tile // 2)
 
 
 def _axes(
