@@ -8,8 +8,8 @@ The gradient with respect to the kernels is a convolution as well, of the input 
 is as small as a kernel, so :func:`weight_grad_lines` splits the batch among programs, whose partial sums are added
 afterwards. No pass uses atomics: equal input gives equal bits.
 
-There is no path for tensor cores. It would pay for kernels of 25 taps and more on maps of 28 pixels and more in 16 bits,
-which these kernels compute at the rate of fp32 arithmetic; the models have two stages of that kind, in RepLKNet-31B.
+There is no path for tensor cores. It would pay for kernels of 25 taps and more on maps of 28 pixels and more in 16
+bits, which these kernels compute at the rate of fp32 arithmetic: two stages of RepLKNet-31B.
 """
 
 from dataclasses import replace
