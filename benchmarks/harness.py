@@ -264,7 +264,7 @@ def _measure(
             'ms': f'{1e3 * taken:.3f}',
             'useful_gflops': f'{2e-9 * case.macs / taken:.1f}',
             'of_peak': f'{2 * case.macs / taken / peak:.3f}',
-            'speedup': f'{plain / taken:.2f}',
+            'speedup': f'{plain / taken:.3g}',
         }
 
 

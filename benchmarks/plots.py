@@ -38,7 +38,10 @@ def growth(rows: list[dict[str, str]], path: Path) -> None:
                 curve = [row for row in rows if (row['pass'], row['series'], row['implementation']) == key]
                 values, times = [int(row['value']) for row in curve], [float(row['ms']) for row in curve]
                 ax.loglog(values, times, '.-', color=colour, label=who)
+            ticks = sorted({int(row['value']) for row in rows if row['series'] == quantity})
             ax.set(title=name, xlabel=quantity, ylabel='ms')
+            ax.set_xticks(ticks, ticks)
+            ax.minorticks_off()
             ax.grid(alpha=0.3, which='both')
     _save(figure, path)
 
