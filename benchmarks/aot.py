@@ -276,10 +276,10 @@ def main() -> None:
     work = [job for job in work if re.search(args.only, str(job))]
     if not work:
         parser.error(f'no kernel matches --only {args.only!r}')
-    rows = list(build_all(work, args.workers))
     about = {key: value for key, value in harness.environment().items() if key in ('date', 'commit', 'versions')}
     about['bounds'] = f'batch {BATCH}, computed from the code and data sheets: no run can be faster; nothing was timed'
     about |= {target: str(gpu) for target, gpu in GPUS.items() if target in args.target}
+    rows = list(build_all(work, args.workers))
     harness.write_csv(args.out, rows, about)
     harness.print_table(summary(rows))
     failures = [row for row in rows if 'FAIL' in row['verdict']]
