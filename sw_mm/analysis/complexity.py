@@ -36,7 +36,7 @@ def complexity(model: nn.Module, input_shape: Sequence[int] = (3, 224, 224)) -> 
 
     A copy without data runs on torch's meta device, so no memory is needed and large inputs cost nothing. Counted are
     the operations that torch's ``FlopCounterMode`` knows; half of its FLOPs are MACs. A module whose execution differs
-    from its published form says what it costs there by a method ``macs_grouped(height, width)``.
+    from its published form says what it costs there by a method ``published_macs(height, width)``.
 
     Args:
         model: Any module that takes one tensor.
@@ -57,14 +57,14 @@ def complexity(model: nn.Module, input_shape: Sequence[int] = (3, 224, 224)) -> 
 
     def before(module: nn.Module, args: tuple[Tensor, ...]) -> None:
         nonlocal surplus
-        surplus += module.macs_grouped(*args[0].shape[-2:]) + counter.get_total_flops() // 2
+        surplus += module.published_macs(*args[0].shape[-2:]) + counter.get_total_flops() // 2
 
     def after(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal surplus
         surplus -= counter.get_total_flops() // 2
 
     for module in model.modules():
-        if hasattr(module, 'macs_grouped'):
+        if hasattr(module, 'published_macs'):
             module.register_forward_pre_hook(before)
             module.register_forward_hook(after)
     with torch.no_grad(), counter:

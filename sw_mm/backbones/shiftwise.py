@@ -1,6 +1,5 @@
 """ShiftWiseNet: UniRepLKNet's or SLaK's architecture around shift-wise convolutions."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -8,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from sw_mm.kernels.arguments import number_in
-from sw_mm.layers import GRNBlock, LayerNorm2d, LayerNormBlock, ShiftWiseConv2d
+from sw_mm.layers import GRNBlock, LayerNormBlock, ShiftWiseConv2d, overlapping_downsampling, patch_downsampling
 
 from .base import Backbone, Stage, linear_drop_paths, norm_factory, one_per_stage
 
@@ -124,38 +123,14 @@ class ShiftWiseNet(Backbone):
                 return LayerNormBlock(mixer, channels[stage], **common)
             return GRNBlock(mixer, channels[stage], norm_layer, **common)
 
-        self.downsample_layers = (
-            _overlapping(in_channels, channels) if design == 'v2' else _patches(in_channels, channels)
-        )
+        entries = overlapping_downsampling if design == 'v2' else patch_downsampling
+        self.downsample_layers = entries(in_channels, channels)
         self.stages = nn.ModuleList(
             Stage(*(block(stage, index) for index in range(depth)), with_cp=with_cp)
             for stage, depth in enumerate(depths)
         )
         self.add_output_norms(channels)
         self.finish()
-
-
-def _overlapping(in_channels: int, channels: Sequence[int]) -> nn.ModuleList:
-    """Build UniRepLKNet's layers between stages: 3x3 convolutions with stride 2, each with a layer norm behind it."""
-    first = channels[0]
-    stem = nn.Sequential(
-        nn.Conv2d(in_channels, first // 2, 3, stride=2, padding=1),
-        LayerNorm2d(first // 2),
-        nn.GELU(),
-        nn.Conv2d(first // 2, first, 3, stride=2, padding=1),
-        LayerNorm2d(first),
-    )
-    rest = (
-        nn.Sequential(nn.Conv2d(c, d, 3, stride=2, padding=1), LayerNorm2d(d)) for c, d in itertools.pairwise(channels)
-    )
-    return nn.ModuleList([stem, *rest])
-
-
-def _patches(in_channels: int, channels: Sequence[int]) -> nn.ModuleList:
-    """Build ConvNeXt's layers between stages: a stem on patches of 4x4, then layer norms and convolutions on 2x2."""
-    stem = nn.Sequential(nn.Conv2d(in_channels, channels[0], 4, stride=4), LayerNorm2d(channels[0]))
-    rest = (nn.Sequential(LayerNorm2d(c), nn.Conv2d(c, d, 2, stride=2)) for c, d in itertools.pairwise(channels))
-    return nn.ModuleList([stem, *rest])
 
 
 def _resolve(arch: str | dict, known: dict[str, dict]) -> tuple[Sequence[int], Sequence[int], str]:

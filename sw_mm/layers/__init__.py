@@ -2,16 +2,24 @@
 
 from .blocks import GRNBlock, LayerNormBlock
 from .checkpointing import checkpoint
+from .conv_norm import ConvNorm, DepthwiseConv2d, set_weights
+from .downsampling import overlapping_downsampling, patch_downsampling
 from .drop_path import DropPath
+from .large_depthwise import DILATED_BRANCHES, DilatedReparamConv2d, LargeDepthwiseConv2d
 from .layout import ToChannelsFirst, ToChannelsLast
 from .norm import GlobalResponseNorm, LayerNorm2d, NormFactory, set_norm_eval
 from .se import SqueezeExcite
 from .shift_wise_conv import ShiftWiseConv2d
 
 __all__ = [
+    'DILATED_BRANCHES',
+    'ConvNorm',
+    'DepthwiseConv2d',
+    'DilatedReparamConv2d',
     'DropPath',
     'GRNBlock',
     'GlobalResponseNorm',
+    'LargeDepthwiseConv2d',
     'LayerNorm2d',
     'LayerNormBlock',
     'NormFactory',
@@ -20,5 +28,8 @@ __all__ = [
     'ToChannelsFirst',
     'ToChannelsLast',
     'checkpoint',
+    'overlapping_downsampling',
+    'patch_downsampling',
     'set_norm_eval',
+    'set_weights',
 ]

@@ -4,6 +4,8 @@ The functions compute in float64 and give float64 tensors, so that rounding happ
 final weights. They need no gradient and run under ``torch.no_grad``.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -67,3 +69,31 @@ def fuse_norm(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Ten
     """
     scale, shift = norm_as_affine(norm)
     return scale_outputs(weight, scale), shift if bias is None else shift + scale * bias.double()
+
+
+@torch.no_grad()
+def embed_kernel(weight: Tensor, size: Sequence[int], dilation: int = 1) -> Tensor:
+    """Write a depthwise kernel as a larger one with the same effect: zeros between its taps and around them.
+
+    Args:
+        weight: ``(C, 1, kh, kw)``.
+        size: Height and width of the larger kernel, of the parity of ``kh`` and ``kw``.
+        dilation: Distance of neighbouring taps of the kernel.
+
+    Returns:
+        Float64 ``(C, 1, *size)`` with the kernel in the centre.
+
+    Raises:
+        ValueError: If the kernel does not fit or has no place in the centre.
+    """
+    extents = [dilation * (taps - 1) + 1 for taps in weight.shape[2:]]
+    margins = [outer - inner for outer, inner in zip(size, extents, strict=True)]
+    if any(margin < 0 or margin % 2 for margin in margins):
+        raise ValueError(
+            f'a kernel that reaches over {tuple(extents)} taps has no centred place in size={tuple(size)}; choose a '
+            'larger size of the same parity'
+        )
+    (top, left), (height, width) = (margin // 2 for margin in margins), extents
+    out = weight.new_zeros(*weight.shape[:2], *size, dtype=torch.float64)
+    out[:, :, top : top + height : dilation, left : left + width : dilation] = weight
+    return out

@@ -173,7 +173,7 @@ class ShiftWiseConv2d(nn.Module):
         for name, value in (('horizontal', horizontal), ('vertical', vertical), ('bias', shift_h + shift_v + shift_c)):
             setattr(self, name, nn.Parameter(value.to(old), requires_grad=trainable))
 
-    def macs_grouped(self, height: int, width: int) -> int:
+    def published_macs(self, height: int, width: int) -> int:
         """Count multiply-accumulates per image as the papers do, with the filters applied as grouped convolutions.
 
         Every path counts, so merged forms cost less; the official padding of ``small_kernel - 1`` makes the counted map
