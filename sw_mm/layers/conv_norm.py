@@ -98,6 +98,7 @@ class ConvNorm(nn.Module):
             x = self.bn(x)
         return x if self.act is None else self.act(x)
 
+    @torch.no_grad()
     def folded(self) -> tuple[Tensor, Tensor]:
         """Return weight and bias, float64, of the convolution that equals both layers in evaluation mode.
 
@@ -107,7 +108,8 @@ class ConvNorm(nn.Module):
         weight, bias = self.conv.weight, self.conv.bias
         if self.bn is not None:
             return fuse_norm(weight, bias, self.bn)
-        return weight.detach().double(), weight.new_zeros(len(weight)).double() if bias is None else bias.double()
+        bias = weight.new_zeros(len(weight)) if bias is None else bias
+        return weight.detach().double(), bias.detach().double()
 
     def switch_to_deploy(self) -> None:
         """Fold the norm into the convolution, in place; a second call changes nothing.

@@ -9,7 +9,7 @@ from sw_mm.kernels.arguments import positive_integer
 
 from .conv_norm import ConvNorm, DepthwiseConv2d, set_weights
 from .norm import NormFactory
-from .reparam import embed_kernel, fuse_norm
+from .reparam import check_deploy, embed_kernel, fuse_norm
 
 
 class LargeDepthwiseConv2d(nn.Module):
@@ -55,13 +55,12 @@ class LargeDepthwiseConv2d(nn.Module):
         deploy: bool | Literal['official'] = False,
     ) -> None:
         super().__init__()
-        if not isinstance(deploy, bool) and deploy != 'official':
-            raise ValueError(f"deploy must be False, True or 'official'; got {deploy!r}")
-        kernel_size = positive_integer('kernel_size', kernel_size)
+        check_deploy(deploy)
+        channels, kernel_size = positive_integer('channels', channels), _odd('kernel_size', kernel_size)
         if small_kernel is not None:
             small_kernel = positive_integer('small_kernel', small_kernel)
-            if small_kernel < kernel_size and small_kernel % 2 == 0:
-                raise ValueError(f'small_kernel must be odd; got {small_kernel}')
+            if small_kernel < kernel_size:
+                _odd('small_kernel', small_kernel)
         with_small = small_kernel is not None and small_kernel < kernel_size
         if decomposed and not with_small:
             raise ValueError(
@@ -135,6 +134,13 @@ class LargeDepthwiseConv2d(nn.Module):
         self.merged = True
 
 
+def _odd(name: str, value: object) -> int:
+    value = positive_integer(name, value)
+    if value % 2 == 0:
+        raise ValueError(f'{name} must be odd; got {value}')
+    return value
+
+
 # Kernel sizes and dilations of the branches beside a kernel of so many rows and columns: UniRepLKNet's official table.
 DILATED_BRANCHES: dict[int, tuple[tuple[int, int], ...]] = {
     17: ((5, 1), (9, 2), (3, 4), (3, 5), (3, 7)),
@@ -145,6 +151,22 @@ DILATED_BRANCHES: dict[int, tuple[tuple[int, int], ...]] = {
     7: ((5, 1), (3, 2), (3, 3)),
     5: ((3, 1), (3, 2)),
 }
+
+
+def _check_branches(branches: object, kernel_size: int) -> tuple[tuple[int, int], ...]:
+    """Return kernel size and dilation of each branch."""
+    try:
+        pairs = tuple((_odd('kernel size', k), positive_integer('dilation', r)) for k, r in branches)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f'branches must be pairs (kernel size, dilation) of positive integers, the size odd; got {branches!r}'
+        ) from error
+    if len(set(pairs)) < len(pairs) or any((k - 1) * r >= kernel_size for k, r in pairs):
+        raise ValueError(
+            f'branches must all be different, and (kernel size - 1) * dilation below kernel_size={kernel_size}; '
+            f'got {branches!r}'
+        )
+    return pairs
 
 
 class DilatedReparamConv2d(nn.Module):
@@ -161,7 +183,7 @@ class DilatedReparamConv2d(nn.Module):
         branches: Kernel size and dilation of each branch, all different, none reaching beyond the large kernel; None
             takes the official ones, known for sizes 5 to 17.
         norm_layer: Makes the batch norm of a branch from its number of channels.
-        deploy: Build the folded form right away.
+        deploy: Build the folded form right away; True and ``'official'`` are the same here.
 
     Raises:
         ValueError: If an argument is of another type or out of its range.
@@ -173,29 +195,25 @@ class DilatedReparamConv2d(nn.Module):
         kernel_size: int,
         branches: tuple[tuple[int, int], ...] | None = None,
         norm_layer: NormFactory = nn.BatchNorm2d,
-        deploy: bool = False,
+        deploy: bool | Literal['official'] = False,
     ) -> None:
         super().__init__()
+        check_deploy(deploy)
+        channels, kernel_size = positive_integer('channels', channels), _odd('kernel_size', kernel_size)
         if branches is None:
             if kernel_size not in DILATED_BRANCHES:
                 raise ValueError(
-                    f'kernel_size must be one of {sorted(DILATED_BRANCHES)} where branches=None; got {kernel_size!r}'
+                    f'kernel_size must be one of {sorted(DILATED_BRANCHES)} where branches=None; got {kernel_size}'
                 )
             branches = DILATED_BRANCHES[kernel_size]
-        self.merged = deploy
-        self.lk_origin = DepthwiseConv2d(channels, kernel_size, bias=deploy)
-        self.branches = () if deploy else tuple((int(k), int(r)) for k, r in branches)
-        if len(set(self.branches)) < len(self.branches):
-            raise ValueError(f'branches must be pairs (kernel size, dilation), all different; got {branches!r}')
-        if deploy:
+        branches = _check_branches(branches, kernel_size)
+        self.merged = deploy is not False
+        self.branches = () if self.merged else branches
+        self.lk_origin = DepthwiseConv2d(channels, kernel_size, bias=self.merged)
+        if self.merged:
             return
         self.origin_bn = norm_layer(channels)
-        for k, r in self.branches:
-            if (k - 1) * r + 1 > kernel_size:
-                raise ValueError(
-                    f'branches must not reach beyond kernel_size={kernel_size}: (kernel size - 1) * dilation + 1 is '
-                    f'{(k - 1) * r + 1} for {(k, r)}'
-                )
+        for k, r in branches:
             self.add_module(f'dil_conv_k{k}_{r}', DepthwiseConv2d(channels, k, dilation=r, bias=False))
             self.add_module(f'dil_bn_k{k}_{r}', norm_layer(channels))
 

@@ -10,6 +10,16 @@ import torch
 from torch import Tensor, nn
 
 
+def check_deploy(deploy: object) -> None:
+    """Check the argument that tells which form to build.
+
+    Raises:
+        ValueError: If it is neither False (the training form), True (the full deploy form) nor ``'official'``.
+    """
+    if not isinstance(deploy, bool) and deploy != 'official':  # by type, as 1 == True
+        raise ValueError(f"deploy must be False, True or 'official'; got {deploy!r}")
+
+
 @torch.no_grad()
 def norm_as_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Express a batch norm in evaluation mode as ``y = scale * x + shift`` per channel.

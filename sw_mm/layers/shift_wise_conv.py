@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sw_mm.kernels import channel_split, depthwise_macs, folded_shift_conv2d, shift_conv2d, shift_strips, shift_tables
 from sw_mm.kernels.arguments import positive_integer
 
-from .reparam import norm_as_affine, scale_outputs
+from .reparam import check_deploy, norm_as_affine, scale_outputs
 
 
 class ShiftWiseConv2d(nn.Module):
@@ -58,8 +58,7 @@ class ShiftWiseConv2d(nn.Module):
     ) -> None:
         super().__init__()
         num_paths = positive_integer('num_paths', num_paths)
-        if not isinstance(deploy, bool) and deploy != 'official':  # by type, as 1 == True
-            raise ValueError(f"deploy must be False, True or 'official'; got {deploy!r}")
+        check_deploy(deploy)
         self.in_channels = in_channels
         self.ghost_ratio = ghost_ratio
         self.even_split = even_split

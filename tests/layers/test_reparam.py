@@ -1,10 +1,12 @@
 """Folding algebra against the layers it folds."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
-from sw_mm.layers.reparam import fuse_norm, norm_as_affine, scale_outputs
+from sw_mm.layers.reparam import embed_kernel, fuse_norm, norm_as_affine, scale_outputs
 
 
 def trained_norm(channels: int, **kwargs) -> nn.BatchNorm2d:
@@ -58,3 +60,36 @@ def test_outputs_are_scaled(shape):
 def test_norm_without_statistics_is_refused(norm):
     with pytest.raises(ValueError, match=f'{type(norm).__name__} keeps no running statistics'):
         norm_as_affine(norm)
+
+
+@pytest.mark.parametrize(
+    ('kernel', 'size', 'dilation'),
+    [
+        ((3, 3), (7, 7), 1),
+        ((3, 3), (7, 7), 3),
+        ((5, 3), (13, 9), 2),
+        ((1, 5), (3, 5), 1),
+        ((3, 3), (3, 3), 1),
+        ((2, 2), (6, 4), 3),
+    ],
+)
+def test_embedded_kernel_has_the_same_effect(kernel, size, dilation):
+    weight, x = torch.randn(4, 1, *kernel), torch.randn(2, 4, 9, 8, dtype=torch.float64)
+    embedded = embed_kernel(weight, size, dilation)
+    assert (embedded.dtype, tuple(embedded.shape)) == (torch.float64, (4, 1, *size))
+    assert embedded.count_nonzero() == weight.numel()
+    conv = partial(nn.functional.conv2d, x, groups=4)
+    outer = [side // 2 for side in size]
+    inner = [
+        padding - (side - dilation * (taps - 1) - 1) // 2
+        for padding, side, taps in zip(outer, size, kernel, strict=True)
+    ]
+    torch.testing.assert_close(
+        conv(embedded, padding=outer), conv(weight.double(), padding=inner, dilation=dilation), rtol=1e-12, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(('size', 'dilation'), [((5, 5), 3), ((6, 6), 1), ((7, 6), 1), ((1, 1), 1)])
+def test_kernel_without_a_place_in_the_centre_is_refused(size, dilation):
+    with pytest.raises(ValueError, match=f'size=.{size[0]}, {size[1]}'):
+        embed_kernel(torch.ones(4, 1, 3, 3), size, dilation)
