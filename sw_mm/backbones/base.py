@@ -1,6 +1,7 @@
 """What every backbone has in common: outputs, freezing, initialisation, layer depths, the switch to the deploy form."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal
@@ -223,6 +224,46 @@ def _check_out_indices(out_indices: int | Sequence[int]) -> tuple[int, ...]:
             f'{NUM_STAGES - 1}; got {out_indices!r}'
         )
     return stages
+
+
+def resolve_arch(arch: str | dict, known: dict[str, dict], optional: Sequence[str] = ()) -> dict:
+    """Return the settings of an architecture; ``depths`` and ``channels`` are checked.
+
+    Args:
+        arch: Name of a known architecture, in any case, or its settings.
+        known: Settings of each architecture, by its name in lower case.
+        optional: Settings beside ``depths`` and ``channels`` that may be given.
+
+    Raises:
+        ValueError: If the name is unknown, or a setting is missing, unknown or out of range.
+    """
+    if isinstance(arch, str):
+        if arch.lower() not in known:
+            raise ValueError(f'arch must be one of {sorted(known)}, or a dict; got {arch!r}')
+        arch = known[arch.lower()]
+    keys = set(arch) if isinstance(arch, dict) else set()
+    if not {'depths', 'channels'} <= keys <= {'depths', 'channels', *optional}:
+        also = f', and perhaps {", ".join(optional)}' if optional else ''
+        raise ValueError(f'arch must be a name, or a dict with depths and channels{also}; got {arch!r}')
+    return {**arch, **{key: one_per_stage(f'arch[{key!r}]', arch[key]) for key in ('depths', 'channels')}}
+
+
+def scale_channels(channels: Sequence[int], width_factor: float, least: int = 1) -> tuple[int, ...]:
+    """Return the channels of each stage, ``int(channels * width_factor)``.
+
+    Args:
+        channels: Channels before scaling.
+        width_factor: What they are multiplied by.
+        least: So many must be left.
+
+    Raises:
+        ValueError: If ``width_factor`` is no number, or leaves too few channels.
+    """
+    width_factor = number_in('width_factor', width_factor, 0, math.inf)
+    scaled = tuple(int(c * width_factor) for c in channels)
+    if min(scaled) < least:
+        raise ValueError(f'channels must be at least {least} after width_factor={width_factor}; got {list(scaled)}')
+    return scaled
 
 
 def one_per_stage(name: str, values: int | Sequence[int]) -> tuple[int, ...]:

@@ -1,15 +1,13 @@
 """ShiftWiseNet: UniRepLKNet's or SLaK's architecture around shift-wise convolutions."""
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from torch import nn
 
-from sw_mm.kernels.arguments import number_in
 from sw_mm.layers import GRNBlock, LayerNormBlock, ShiftWiseConv2d, overlapping_downsampling, patch_downsampling
 
-from .base import Backbone, Stage, linear_drop_paths, norm_factory, one_per_stage
+from .base import Backbone, Stage, linear_drop_paths, norm_factory, one_per_stage, resolve_arch, scale_channels
 
 
 class ShiftWiseNet(Backbone):
@@ -83,11 +81,11 @@ class ShiftWiseNet(Backbone):
         init_cfg: dict | list[dict] | None = None,
         deploy: bool | Literal['official'] = False,
     ) -> None:
-        depths, channels, design = _resolve(arch, self.arch_settings)
-        width_factor = number_in('width_factor', width_factor, 0, math.inf)
-        channels = [int(c * width_factor) for c in channels]
-        if min(channels) < 4:
-            raise ValueError(f'channels must be at least 4 after width_factor={width_factor}; got {channels}')
+        settings = resolve_arch(arch, self.arch_settings, optional=['design'])
+        depths, design = settings['depths'], settings.get('design', 'v2')
+        if design not in ('v1', 'v2'):
+            raise ValueError(f"arch['design'] must be 'v1' or 'v2'; got {design!r}")
+        channels = scale_channels(settings['channels'], width_factor, least=4)
         kernel_sizes = one_per_stage('kernel_size', kernel_size)
         super().__init__(
             depths,
@@ -131,19 +129,3 @@ class ShiftWiseNet(Backbone):
         )
         self.add_output_norms(channels)
         self.finish()
-
-
-def _resolve(arch: str | dict, known: dict[str, dict]) -> tuple[Sequence[int], Sequence[int], str]:
-    """Return depths, channels and design of an architecture."""
-    if isinstance(arch, str):
-        if arch.lower() not in known:
-            raise ValueError(f'arch must be one of {sorted(known)}, or a dict; got {arch!r}')
-        arch = known[arch.lower()]
-    keys = set(arch) if isinstance(arch, dict) else set()
-    if not {'depths', 'channels'} <= keys <= {'depths', 'channels', 'design'}:
-        raise ValueError(f"arch must be a name or a dict(depths=..., channels=..., design='v2' or 'v1'); got {arch!r}")
-    design = arch.get('design', 'v2')
-    if design not in ('v1', 'v2'):
-        raise ValueError(f"arch['design'] must be 'v1' or 'v2'; got {design!r}")
-    depths, channels = (one_per_stage(f'arch[{key!r}]', arch[key]) for key in ('depths', 'channels'))
-    return depths, channels, design
