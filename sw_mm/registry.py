@@ -67,6 +67,12 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
         'LayerDecayOptimWrapperConstructor': 'sw_mm.engine',
     },
 )
+HOOKS = _child(
+    roots.HOOKS,
+    {
+        'SparseTrainingHook': 'sw_mm.sparse',
+    },
+)
 WEIGHT_INITIALIZERS = _child(
     roots.WEIGHT_INITIALIZERS,
     {

@@ -13,7 +13,8 @@ FLOORS = {
     'sw_mm.layers': 1,
     'sw_mm.backbones': 2,
     **dict.fromkeys(
-        [f'sw_mm.{name}' for name in ('analysis', 'checkpoint', 'datasets', 'deploy', 'engine', 'model_hub')], 3
+        [f'sw_mm.{name}' for name in ('analysis', 'checkpoint', 'datasets', 'deploy', 'engine', 'model_hub', 'sparse')],
+        3,
     ),
     'sw_mm.registry': 4,
     'sw_mm': 4,

@@ -100,6 +100,11 @@ class LargeDepthwiseConv2d(nn.Module):
             out = out + branch(x)
         return out
 
+    def large_kernel_weights(self) -> list[list[nn.Parameter]]:
+        """Return the weights that sparse training masks: the strips or the large kernel, not the small one."""
+        branches = dict(self.named_children())
+        return [[branches[name].conv.weight] for name in ('LoRA1', 'LoRA2', 'lkb_origin') if name in branches]
+
     @torch.no_grad()
     def switch_to_deploy(self, form: Literal['full', 'official'] = 'full') -> None:
         """Merge the branches in place, computed in float64; in evaluation mode the output stays the same.
@@ -233,6 +238,10 @@ class DilatedReparamConv2d(nn.Module):
         for conv, norm in others:
             out = out + norm(conv(x))
         return out
+
+    def large_kernel_weights(self) -> list[list[nn.Parameter]]:
+        """Return the weights that sparse training masks: the large kernel, not the dilated ones."""
+        return [] if self.merged else [[self.lk_origin.weight]]
 
     @torch.no_grad()
     def switch_to_deploy(self, form: Literal['full', 'official'] = 'full') -> None:

@@ -172,6 +172,10 @@ class ShiftWiseConv2d(nn.Module):
         for name, value in (('horizontal', horizontal), ('vertical', vertical), ('bias', shift_h + shift_v + shift_c)):
             setattr(self, name, nn.Parameter(value.to(old), requires_grad=trainable))
 
+    def large_kernel_weights(self) -> list[list[nn.Parameter]]:
+        """Return the weights that sparse training masks: the filters of all paths, which share their masks."""
+        return [] if self.form == 'full' else [[path.weight for path in self._paths]]
+
     def published_macs(self, height: int, width: int) -> int:
         """Count multiply-accumulates per image as the papers do, with the filters applied as grouped convolutions.
 

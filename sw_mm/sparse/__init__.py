@@ -1,0 +1,5 @@
+"""Dynamic sparse training: masks on large kernels, or on any weights, that survive what training does."""
+
+from .hook import SparseTrainingHook
+
+__all__ = ['SparseTrainingHook']
