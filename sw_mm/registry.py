@@ -58,6 +58,8 @@ def _child(root: Registry, modules: dict[str, str], bare: bool = True) -> Regist
 MODELS = _child(
     roots.MODELS,
     {
+        'LargeKernelConvNeXt': 'sw_mm.backbones',
+        'SLaK': 'sw_mm.backbones',
         'ShiftWiseNet': 'sw_mm.backbones',
     },
 )

@@ -8,6 +8,7 @@ from .drop_path import DropPath
 from .large_depthwise import DILATED_BRANCHES, DilatedReparamConv2d, LargeDepthwiseConv2d
 from .layout import ToChannelsFirst, ToChannelsLast
 from .norm import GlobalResponseNorm, LayerNorm2d, NormFactory, set_norm_eval
+from .reparam import check_deploy
 from .se import SqueezeExcite
 from .shift_wise_conv import ShiftWiseConv2d
 
@@ -27,6 +28,7 @@ __all__ = [
     'SqueezeExcite',
     'ToChannelsFirst',
     'ToChannelsLast',
+    'check_deploy',
     'checkpoint',
     'overlapping_downsampling',
     'patch_downsampling',
