@@ -297,7 +297,7 @@ def _plan_depthwise(layer: Depthwise, dtype: torch.dtype, batch: int) -> dict[st
 
     x, grad = _image(batch, layer, layer.size, dtype), _image(batch, layer, layer.out_size, dtype)
     weight, padding = _kernels(layer, dtype)
-    geometry = (1, 1), padding, (layer.dilation, layer.dilation)
+    geometry = (layer.stride,) * 2, padding, (layer.dilation,) * 2
     launches = {
         'forward': kernels.plan_forward(x, weight, None, *geometry),
         'input_grad': kernels.plan_input_grad(grad, weight, layer.size, *geometry),
@@ -336,7 +336,7 @@ def _image(batch: int, layer: Layer, size: tuple[int, int], dtype: torch.dtype) 
 def _kernels(layer: Depthwise, dtype: torch.dtype) -> tuple[Tensor, tuple[int, int, int, int]]:
     """Kernels and padding as they reach the Triton backend: cropped to the map."""
     weight = torch.empty(layer.channels, 1, *layer.kernel_size, dtype=dtype, device='meta')
-    return crop_to_map(weight, layer.size, (1, 1), layer.padding, (layer.dilation, layer.dilation))
+    return crop_to_map(weight, layer.size, (layer.stride,) * 2, layer.padding, (layer.dilation,) * 2)
 
 
 if __name__ == '__main__':

@@ -28,7 +28,7 @@ def case(layer: Depthwise, batch: int, dtype: torch.dtype, device: str = 'cpu') 
     native = peers.native(layer)
 
     def ours(x: Tensor, weight: Tensor) -> Tensor:
-        return depthwise_conv2d(x, weight, padding=layer.padding, dilation=layer.dilation)
+        return depthwise_conv2d(x, weight, stride=layer.stride, padding=layer.padding, dilation=layer.dilation)
 
     candidates = harness.in_both_layouts({harness.OURS: ours, harness.PLAIN: native}, x, weight)
     if dtype is torch.float32:

@@ -20,7 +20,7 @@ def native(layer: Depthwise) -> Operator:
         if not symmetric:
             x = F.pad(x, layer.padding)
         padding = (top, left) if symmetric else 0
-        return F.conv2d(x, weight, padding=padding, dilation=layer.dilation, groups=layer.channels)
+        return F.conv2d(x, weight, stride=layer.stride, padding=padding, dilation=layer.dilation, groups=layer.channels)
 
     return convolve
 
@@ -41,7 +41,8 @@ def fft(layer: Depthwise) -> Operator:
         spectrum = torch.fft.rfft2(x, s=size) * torch.fft.rfft2(weight.flip(2, 3)[:, 0], s=size)
         full = torch.fft.irfft2(spectrum, s=size)
         rows, columns = kh - 1 - top, kw - 1 - left
-        return full[..., rows : rows + height, columns : columns + width]
+        stride = layer.stride
+        return full[..., rows : rows + height * stride : stride, columns : columns + width * stride : stride]
 
     return convolve
 
@@ -71,6 +72,7 @@ def _onnxruntime(layer: Depthwise, weight: Tensor) -> Callable[[Tensor], Tensor]
         group=layer.channels,
         pads=[top, left, bottom, right],
         dilations=[layer.dilation] * 2,
+        strides=[layer.stride] * 2,
     )
     shapes = {'x': ['n', layer.channels, *layer.size], 'y': ['n', layer.channels, *layer.out_size]}
     graph = helper.make_graph(
@@ -94,7 +96,7 @@ def _openvino(layer: Depthwise, weight: Tensor) -> Callable[[Tensor], Tensor]:
     left, right, top, bottom = layer.padding
     x = opset13.parameter([-1, layer.channels, *layer.size], dtype=openvino.Type.f32)
     kernels = opset13.constant(weight[:, None].numpy())
-    y = opset13.group_convolution(x, kernels, [1, 1], [top, left], [bottom, right], [layer.dilation] * 2)
+    y = opset13.group_convolution(x, kernels, [layer.stride] * 2, [top, left], [bottom, right], [layer.dilation] * 2)
     hints = {'INFERENCE_NUM_THREADS': torch.get_num_threads(), 'INFERENCE_PRECISION_HINT': 'f32'}
     compiled = openvino.compile_model(openvino.Model([y], [x], 'depthwise'), 'CPU', hints)
     return lambda image: torch.from_numpy(compiled([image.numpy()])[0])

@@ -23,7 +23,7 @@ _Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Depthwise:
-    """A depthwise convolution with stride 1.
+    """A depthwise convolution.
 
     Attributes:
         channels: Channels of the map.
@@ -31,6 +31,7 @@ class Depthwise:
         kernel_size: Height and width of the kernel.
         padding: Zeros on the left, right, top and bottom.
         dilation: Distance of neighbouring taps, both ways.
+        stride: Distance on the map of what neighbouring results see, both ways.
     """
 
     channels: int
@@ -38,24 +39,29 @@ class Depthwise:
     kernel_size: _Size
     padding: tuple[int, int, int, int]
     dilation: int = 1
+    stride: int = 1
 
     def __str__(self) -> str:
         dilation = f' d{self.dilation}' if self.dilation > 1 else ''
-        return f'{self.channels}x{_times(self.size)} k{_times(self.kernel_size)}{dilation}'
+        stride = f' s{self.stride}' if self.stride > 1 else ''
+        return f'{self.channels}x{_times(self.size)} k{_times(self.kernel_size)}{dilation}{stride}'
 
     @property
     def out_size(self) -> _Size:
         """Height and width of the result."""
         left, right, top, bottom = self.padding
-        reach = [self.dilation * (taps - 1) for taps in self.kernel_size]
-        return self.size[0] + top + bottom - reach[0], self.size[1] + left + right - reach[1]
+        padded = self.size[0] + top + bottom, self.size[1] + left + right
+        return tuple(
+            (extent - self.dilation * (taps - 1) - 1) // self.stride + 1
+            for extent, taps in zip(padded, self.kernel_size, strict=True)
+        )
 
     def useful_macs(self, batch: int = 1) -> int:
         """Multiply-accumulates on data; taps that lie on padding are not counted."""
         before = self.padding[2], self.padding[0]
         rows_and_columns = (
             sum(
-                0 <= position + self.dilation * tap - before[axis] < self.size[axis]
+                0 <= position * self.stride + self.dilation * tap - before[axis] < self.size[axis]
                 for position in range(self.out_size[axis])
                 for tap in range(self.kernel_size[axis])
             )
@@ -114,12 +120,15 @@ class Shift:
 Layer = Depthwise | Shift
 
 
-def same(channels: int, size: int, kernel_size: int | _Size, dilation: int = 1) -> Depthwise:
-    """Describe a convolution of a square map that keeps its size; an even kernel looks one pixel further back."""
+def same(channels: int, size: int, kernel_size: int | _Size, dilation: int = 1, stride: int = 1) -> Depthwise:
+    """Describe a convolution of a square map that keeps its size, or divides it by the stride.
+
+    An even kernel looks one pixel further back.
+    """
     height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
     vertical, horizontal = dilation * (height - 1), dilation * (width - 1)
     padding = (horizontal - horizontal // 2, horizontal // 2, vertical - vertical // 2, vertical // 2)
-    return Depthwise(channels, (size, size), (height, width), padding, dilation)
+    return Depthwise(channels, (size, size), (height, width), padding, dilation, stride)
 
 
 def shiftwise(arch: str) -> Counter[Shift]:
@@ -137,8 +146,14 @@ def shiftwise(arch: str) -> Counter[Shift]:
 
 
 def replknet_31b() -> Counter[Depthwise]:
-    """Large kernels of RepLKNet-31B and the 5 x 5 beside them (CVPR 2022, table 5 and section 4.1 of the paper)."""
-    layers: Counter[Depthwise] = Counter()
+    """Depthwise layers of RepLKNet-31B (CVPR 2022, table 5 and section 4.1 of the paper).
+
+    Those are the large kernels, the 5 x 5 beside them, and the 3 x 3 of the stem and of the transitions, all but the
+    first of which halve the map.
+    """
+    layers: Counter[Depthwise] = Counter([same(128, 112, 3)])
+    for channels, size in ((128, 112), (256, 56), (512, 28), (1024, 14)):
+        layers[same(channels, size, 3, stride=2)] += 1
     for channels, kernel, depth, size in _stages((128, 256, 512, 1024), (31, 29, 27, 13), (2, 2, 18, 2)):
         layers[same(channels, size, kernel)] += depth
         layers[same(channels, size, 5)] += depth

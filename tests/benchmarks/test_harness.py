@@ -86,6 +86,7 @@ LAYERS = [
     same(2, 9, 3, dilation=3),
     Depthwise(2, (6, 9), (3, 5), (4, 1, 0, 2)),
     Depthwise(2, (7, 6), (2, 3), (0, 0, 0, 0), dilation=2),
+    Depthwise(2, (7, 10), (3, 2), (1, 0, 2, 1), stride=3),
 ]
 
 
@@ -93,7 +94,7 @@ LAYERS = [
 def test_peers_convolve(layer):
     x = torch.randn(2, layer.channels, *layer.size, dtype=torch.float64)
     weight = torch.randn(layer.channels, 1, *layer.kernel_size, dtype=torch.float64)
-    expected = F.conv2d(F.pad(x, layer.padding), weight, dilation=layer.dilation, groups=layer.channels)
+    expected = F.conv2d(F.pad(x, layer.padding), weight, None, layer.stride, 0, layer.dilation, layer.channels)
     torch.testing.assert_close(peers.native(layer)(x, weight), expected)
     torch.testing.assert_close(peers.fft(layer)(x, weight), expected)
     for engine in peers.engines(layer, weight.float()).values():

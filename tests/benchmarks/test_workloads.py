@@ -19,6 +19,8 @@ LAYERS = [
     same(2, 9, 3, dilation=4),
     Depthwise(2, (6, 9), (3, 5), (4, 0, 1, 7)),
     Depthwise(1, (8, 8), (3, 3), (0, 0, 0, 0), dilation=2),
+    same(2, 8, 3, stride=2),
+    Depthwise(1, (7, 10), (3, 2), (1, 0, 2, 1), dilation=2, stride=3),
 ]
 
 
@@ -27,7 +29,7 @@ def test_useful_work_is_what_meets_data(layer):
     """Where map and kernel are all ones, a result counts the taps that it is made of."""
     ones = torch.ones(2, layer.channels, *layer.size)
     kernel = torch.ones(layer.channels, 1, *layer.kernel_size)
-    out = F.conv2d(F.pad(ones, layer.padding), kernel, dilation=layer.dilation, groups=layer.channels)
+    out = F.conv2d(F.pad(ones, layer.padding), kernel, None, layer.stride, 0, layer.dilation, layer.channels)
     assert out.shape[2:] == layer.out_size
     assert layer.useful_macs(batch=2) == int(out.sum())
     assert layer.min_bytes(2, itemsize=4) == ones.nbytes + out.nbytes
@@ -67,7 +69,7 @@ def test_shift_layers_are_those_a_net_runs():
 def nominal_gmacs(model, wanted):
     """Multiply-accumulates as the papers count them, taps on padding included."""
     layers = workloads.MODELS[model]().items()
-    return sum(n * x.channels * prod(x.kernel_size) * prod(x.size) for x, n in layers if wanted(x)) / 1e9
+    return sum(n * x.channels * prod(x.kernel_size) * prod(x.out_size) for x, n in layers if wanted(x)) / 1e9
 
 
 def test_layers_of_other_models_add_up():
@@ -81,7 +83,14 @@ def test_layers_of_other_models_add_up():
     assert nominal_gmacs(
         'UniRepLKNet-T', lambda layer: (layer.kernel_size[0], layer.dilation) in branches
     ) == pytest.approx(5.004 - 4.899, abs=1e-3)
-    assert sum(workloads.MODELS['RepLKNet-31B']().values()) == 2 * 24
+    assert sum(workloads.MODELS['RepLKNet-31B']().values()) == 2 * 24 + 5
+    # The published total of the deploy form, less its dense convolutions: stem, blocks, transitions and head.
+    maps = (128, 56, 2), (256, 28, 2), (512, 14, 18), (1024, 7, 2)
+    dense = (9 * 3 * 128 + 128 * 128) * 112**2 + sum(10 * (c * size) ** 2 * depth for c, size, depth in maps)
+    dense += sum(2 * (c * size) ** 2 for c, size, _ in maps[:3]) + 1024 * 1000
+    assert nominal_gmacs('RepLKNet-31B', lambda layer: layer.kernel_size != (5, 5)) == pytest.approx(
+        15.354 - dense / 1e9, abs=1e-3
+    )
 
 
 def test_growth_series_change_one_quantity():
