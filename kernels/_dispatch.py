@@ -14,6 +14,7 @@ VARIABLE = 'SW_MM_KERNELS'
 # A context variable, not a global: other threads and tasks keep their own choice.
 _chosen: ContextVar[str | None] = ContextVar('sw_mm_kernels_backend', default=None)
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
+_library = torch.library.Library('sw_mm', 'FRAGMENT')  # takes its registrations along when it is deleted
 # PyTorch before 2.7 cannot tell an export from a compilation.
 _is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
 
@@ -90,16 +91,49 @@ def choose(device: torch.device, preferred: str, unsupported: Callable[[str], st
     return name
 
 
-def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Cast to the dtype that autocast asks for on the device of the first tensor, as convolutions do.
+def autocast(*arguments: object) -> tuple:
+    """Cast tensors, and lists of tensors, to the dtype that autocast asks for on the device of the first argument.
 
-    Registering an autocast rule with the operators would fix one dtype for a kind of device for good.
+    As for PyTorch's convolutions, float64 stays what it is, and so does what is no floating-point tensor.
     """
-    device = tensors[0].device.type
+    device = arguments[0].device.type
     if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
-        return tensors
+        return arguments
     dtype = torch.get_autocast_dtype(device)
-    return tuple(t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in tensors)
+    return tuple(_cast(argument, dtype) for argument in arguments)
+
+
+def _cast(argument: object, dtype: torch.dtype) -> object:
+    if isinstance(argument, Tensor):
+        return argument.to(dtype) if argument.is_floating_point() and argument.dtype != torch.float64 else argument
+    return [_cast(item, dtype) for item in argument] if isinstance(argument, (list, tuple)) else argument
+
+
+def register_autocast(*names: str, cast: bool = True) -> None:
+    """Give operators an autocast rule, which also keeps autocast out of whatever computes them.
+
+    PyTorch's own ``register_autocast`` would fix one dtype for a kind of device for good. The public functions cast
+    too, because which backend they choose depends on the dtype.
+
+    Args:
+        names: Operators of this package.
+        cast: Whether the rule casts. Gradients are computed in the dtype of their output, wherever that is done.
+    """
+    for name in names:
+        operator = getattr(torch.ops.sw_mm, name).default
+        for device in ('CPU', 'CUDA'):
+            _library.impl(name, _autocast_rule(operator, f'Autocast{device}', cast), f'Autocast{device}')
+
+
+def _autocast_rule(operator: Callable, key: str, cast: bool) -> Callable:
+    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
+
+    def rule(*arguments: object) -> object:
+        arguments = autocast(*arguments) if cast else arguments
+        with torch._C._ExcludeDispatchKeyGuard(keys):
+            return operator(*arguments)
+
+    return rule
 
 
 def _known(name: str, source: str) -> str:

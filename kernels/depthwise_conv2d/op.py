@@ -251,6 +251,8 @@ def _weight_grad_backward(ctx, out_grad: Tensor) -> tuple[Tensor | None, ...]:
 _forward.register_autograd(_forward_backward, setup_context=_save)
 _input_grad.register_autograd(_input_grad_backward, setup_context=_save)
 _weight_grad.register_autograd(_weight_grad_backward, setup_context=_save)
+_dispatch.register_autocast('depthwise_conv2d')
+_dispatch.register_autocast('depthwise_conv2d_input_grad', 'depthwise_conv2d_weight_grad', cast=False)
 
 
 # As for PyTorch's convolutions, every tap counts at every output pixel.

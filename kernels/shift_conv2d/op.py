@@ -240,6 +240,8 @@ _maps.register_autograd(_maps_backward, setup_context=_save_map_and_kernels)
 _folded.register_autograd(_folded_backward, setup_context=_save_map_and_kernels)
 _input_grad.register_autograd(_input_grad_backward, setup_context=_save_grads_and_kernels)
 _weight_grads.register_autograd(_weight_grads_backward, setup_context=_save_grads_and_kernels)
+_dispatch.register_autocast('shift_maps', 'shift_folded')
+_dispatch.register_autocast('shift_input_grad', 'shift_weight_grads', cast=False)
 
 
 @register_flop_formula([torch.ops.sw_mm.shift_maps, torch.ops.sw_mm.shift_folded])
