@@ -59,6 +59,7 @@ MODELS = _child(
     roots.MODELS,
     {
         'LargeKernelConvNeXt': 'sw_mm.backbones',
+        'LargeKernelMobileNetV2': 'sw_mm.backbones',
         'SLaK': 'sw_mm.backbones',
         'ShiftWiseNet': 'sw_mm.backbones',
     },

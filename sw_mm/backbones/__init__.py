@@ -1,7 +1,8 @@
 """Backbones, one module for each family."""
 
 from .convnext_lk import LargeKernelConvNeXt
+from .mobilenet_v2_lk import LargeKernelMobileNetV2
 from .shiftwise import ShiftWiseNet
 from .slak import SLaK
 
-__all__ = ['LargeKernelConvNeXt', 'SLaK', 'ShiftWiseNet']
+__all__ = ['LargeKernelConvNeXt', 'LargeKernelMobileNetV2', 'SLaK', 'ShiftWiseNet']
