@@ -1,4 +1,7 @@
-"""The weights that the authors of the networks have released."""
+"""The weights that the authors of the networks have released, as far as a backbone can start from them.
+
+Names and places are those in the authors' READMEs and, for RepLKNet, in mmpretrain's metafile.
+"""
 
 from typing import NamedTuple
 
@@ -17,15 +20,49 @@ class Release(NamedTuple):
     source: str
 
 
+SLAK = 'Google Drive, linked from https://github.com/VITA-Group/SLaK'
+SLAK_ABLATIONS = 'SurfDrive, linked from https://github.com/VITA-Group/SLaK'
+REPLKNET = 'Google Drive, linked from https://github.com/DingXiaoH/RepLKNet-pytorch'
+MMPRETRAIN = 'https://download.openmmlab.com/mmclassification/v0/replknet'
+
 RELEASES = {
-    ('ShiftWiseNet', 'tiny'): Release(
-        'SW-T, ImageNet-1K, 83.39 % top-1, known as sw_tiny_in1k_224_acc83.39.pth',
-        'Google Drive, https://drive.google.com/file/d/1U4DOZv5V9_7wJdqdicjp0tCmNIdRNJOc',
-    ),
+    ('ShiftWiseNet', 'tiny'): [
+        Release(
+            'SW-T, ImageNet-1K, 83.39 % top-1, known as sw_tiny_in1k_224_acc83.39.pth',
+            'Google Drive, https://drive.google.com/file/d/1U4DOZv5V9_7wJdqdicjp0tCmNIdRNJOc',
+        ),
+    ],
+    ('SLaK', 'tiny'): [
+        Release('SLaK-T, ImageNet-1K, 300 epochs', SLAK),
+        Release('SLaK-T with kernels of 31, 51 or 61, ImageNet-1K, 120 epochs', SLAK_ABLATIONS),
+    ],
+    ('SLaK', 'small'): [Release('SLaK-S, ImageNet-1K, 300 epochs', SLAK)],
+    ('SLaK', 'base'): [Release('SLaK-B, ImageNet-1K, 300 epochs', SLAK)],
+    ('RepLKNet', '31b'): [
+        Release('RepLKNet-31B_ImageNet-1K_224.pth', REPLKNET),
+        Release('RepLKNet-31B_ImageNet-22K.pth', REPLKNET),
+        Release('the first as mmpretrain hosts it', f'{MMPRETRAIN}/replknet-31B_3rdparty_in1k_20221118-fd08e268.pth'),
+    ],
+    ('RepLKNet', '31l'): [
+        Release('RepLKNet-31L_ImageNet-22K.pth', REPLKNET),
+        Release('RepLKNet-31L_ImageNet-22K-to-1K_384.pth', REPLKNET),
+        Release(
+            'the last as mmpretrain hosts it',
+            f'{MMPRETRAIN}/replknet-31L_in21k-pre_3rdparty_in1k-384px_20221118-dc3fc07c.pth',
+        ),
+    ],
+    ('RepLKNet', 'xl'): [
+        Release('RepLKNet-XL_MegData73M_ImageNet1K.pth', REPLKNET),
+        Release(
+            'the same as mmpretrain hosts it',
+            f'{MMPRETRAIN}/replknet-XL_meg73m-pre_3rdparty_in1k-320px_20221118-88259b1d.pth',
+        ),
+    ],
+    ('RepLKNet', '13'): [Release('RepLKNet-13, ImageNet-1K, 120 epochs', REPLKNET)],
 }
 
 
-def official_release(backbone: nn.Module) -> Release | None:
-    """Return the official file for a backbone in its released settings, going by its class and its ``arch``."""
+def releases_of(backbone: nn.Module) -> list[Release]:
+    """Return the official files for a backbone in its released settings, going by its class and its ``arch``."""
     arch = getattr(backbone, 'arch', None)
-    return RELEASES.get((type(backbone).__name__, arch.lower())) if isinstance(arch, str) else None
+    return RELEASES.get((type(backbone).__name__, arch.lower()), []) if isinstance(arch, str) else []

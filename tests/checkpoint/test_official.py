@@ -1,18 +1,22 @@
-"""Official checkpoints load completely or not at all, whatever is wrapped around their weights."""
+"""Official checkpoints load completely or not at all."""
 
-import logging
+import hashlib
+import re
 from argparse import Namespace
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
 
-from sw_mm.backbones import ShiftWiseNet
+from sw_mm import backbones
+from sw_mm.backbones import ShiftWiseNet, SLaK
 from sw_mm.checkpoint import OfficialPretrained, load_official
+from sw_mm.checkpoint.releases import RELEASES
 
-ARCH = dict(depths=(1, 1, 2, 1), channels=(8, 8, 16, 16))
+from .conftest import ARCH, DENSE, NETS, build, official, randomise
+
 OPERATOR = 'stages.2.1.large_kernel'
+SMALL = [net for net in NETS if net != 'slak-dense']
 
 
 def net(**kwargs):
@@ -23,78 +27,38 @@ def dense_net(**kwargs):
     return net(out_indices=(0, 1, 2, 3), gap_before_final_norm=False, **kwargs)
 
 
-def randomise(model):
-    """Give every entry of the state dict a value that no initialisation would."""
-    generator = torch.Generator().manual_seed(0)
-    for tensor in model.state_dict().values():
-        tensor.copy_(torch.rand(tensor.shape, generator=generator) * 9 + 1)
-    return model
-
-
 def copy(model):
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def prefixed(prefix, state_dict):
-    return {prefix + name: tensor for name, tensor in state_dict.items()}
 
 
 @pytest.fixture(scope='module')
 def weights():
     """A state dict as the official code writes it for a classifier."""
-    state_dict = copy(randomise(net()))
-    return {**state_dict, 'head.weight': torch.rand(10, 16), 'head.bias': torch.rand(10)}
+    return official(randomise(net()))
 
 
-@pytest.fixture
-def save(tmp_path):
-    def save(content):
-        torch.save(content, tmp_path / 'official.pth')
-        return tmp_path / 'official.pth'
-
-    return save
-
-
-@pytest.fixture
-def log():
-    """Records of mmengine's logger, which does not hand them on to the root logger."""
-
-    class Recorder(logging.Handler):
-        def __init__(self):
-            super().__init__()
-            self.records = []
-            self.emit = self.records.append
-
-        def warnings(self):
-            return [record.getMessage() for record in self.records if record.levelno >= logging.WARNING]
-
-    recorder = Recorder()
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(recorder)
-    yield recorder
-    logger.removeHandler(recorder)
+@pytest.mark.parametrize('deploy', [False, 'official', True])
+@pytest.mark.parametrize('name', SMALL)
+def test_every_family_loads_in_every_form(name, deploy, save):
+    weights = official(randomise(build(name, deploy=deploy)))
+    model = build(name, deploy=deploy)
+    load_official(model, save(dict(model=weights, args=Namespace(model=name))))
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(tensor, weights[key]), key
 
 
-CONTAINERS = {
-    'bare': lambda weights: weights,
-    'training script': lambda weights: dict(
-        model=weights, optimizer={'state': {}}, epoch='best', scaler={}, args=Namespace(model='tiny', lr=4e-3)
-    ),
-    'mmengine': lambda weights: dict(meta=dict(epoch=3), state_dict=weights),
-    'data parallel': lambda weights: dict(model=prefixed('module.', weights)),
-    'whole classifier': lambda weights: dict(
-        state_dict={**prefixed('backbone.', weights), 'head.fc.weight': torch.rand(3, 3)}
-    ),
-    'both': lambda weights: dict(state_dict=prefixed('module.backbone.', weights)),
-}
-
-
-@pytest.mark.parametrize('wrap', CONTAINERS.values(), ids=CONTAINERS)
-def test_every_container_loads(weights, save, wrap):
-    model = net()
-    load_official(model, save(wrap(weights)))
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, weights[name]), name
+@pytest.mark.parametrize('name', SMALL)
+def test_classifiers_start_models_for_dense_prediction(name, save):
+    weights = official(randomise(build(name)))
+    changes = dict(DENSE, norm_intermediate_features=True) if name == 'replknet' else DENSE
+    model = build(name, **changes)
+    load_official(model, save(weights))
+    fresh = {key for key in model.state_dict() if key not in weights}
+    assert all(re.match(r'norm\d\.|stages\.\d\.norm\.', key) for key in fresh)
+    assert len(fresh) == {'mobilenet': 0, 'replknet': 20}.get(name, 8)
+    for key, tensor in model.state_dict().items():
+        if key in weights:
+            assert torch.equal(tensor, weights[key]), key
 
 
 def test_dense_models_drop_the_classifier_and_keep_their_output_norms(weights, save):
@@ -205,62 +169,66 @@ def test_another_number_of_paths_is_a_misfit(weights, save):
 @pytest.mark.parametrize(
     ('file', 'model', 'remedy'),
     [
-        (False, True, 'build it with False, load the file, then call switch_to_deploy()'),
-        (False, 'official', 'build it with False, load the file, then call switch_to_deploy()'),
-        ('official', True, "build it with 'official', load the file, then call switch_to_deploy()"),
-        ('official', False, "build it with 'official'"),
-        (True, False, 'build it with True'),
+        (False, True, 'build it with deploy=False, load the file, then call switch_to_deploy()'),
+        (False, 'official', 'build it with deploy=False, load the file, then call switch_to_deploy()'),
+        ('official', True, "build it with deploy='official', load the file, then call switch_to_deploy()"),
+        ('official', False, "build it with deploy='official'"),
+        (True, False, 'build it with deploy=True'),
     ],
 )
 def test_another_form_is_a_misfit_with_a_remedy(save, file, model, remedy):
+    forms = {False: 'training form', 'official': 'official deploy form', True: 'full deploy form'}
     with pytest.raises(ValueError, match='does not fit ShiftWiseNet') as error:
         load_official(net(deploy=model), save(net(deploy=file).state_dict()))
-    assert str(error.value).endswith(f'The file has the form deploy={file!r}, the model deploy={model!r}: {remedy}')
+    message = str(error.value)
+    assert message.endswith(remedy)
+    of_file, of_model = message.split('The file is ')[1].split('; the model is ')
+    assert forms[file] in of_file
+    assert forms[model] in of_model
 
 
-def test_a_file_of_the_home_folder_loads(weights, save, monkeypatch):
-    path = save(weights)
-    monkeypatch.setenv('HOME', str(path.parent))
-    model = net()
-    load_official(model, f'~/{path.name}')
-    assert torch.equal(model.norm.weight, weights['norm.weight'])
+@pytest.mark.parametrize(
+    ('file', 'model', 'message'),
+    [
+        ('slak', 'replknet', r'The file is SLaK .*training form; the model is RepLKNet .*: take a file of RepLKNet'),
+        ('convnext', 'slak', r'The file is LargeKernelConvNeXt .*; the model is SLaK .*, or build LargeKernelConvNeXt'),
+    ],
+)
+def test_another_family_is_a_misfit_that_names_both(save, file, model, message):
+    model = build(model)
+    before = copy(model)
+    with pytest.raises(ValueError, match=message):
+        load_official(model, save(build(file).state_dict()))
+    assert_unchanged(model, before)
 
 
-def test_a_url_has_to_be_downloaded_first():
-    with pytest.raises(FileNotFoundError, match=r"checkpoint='https://example.com/a.pth' is a URL; download it first"):
-        load_official(net(), 'https://example.com/a.pth')
+def test_another_width_is_a_misfit_that_names_both(save):
+    with torch.device('meta'):
+        file, model = SLaK(), SLaK(width_factor=1.0)
+    path = save({name: torch.zeros(()).expand(tensor.shape) for name, tensor in file.state_dict().items()})
+    with pytest.raises(ValueError, match='does not fit SLaK') as error:
+        load_official(model, path)
+    assert 'The file is SLaK tiny (width_factor=1.3, ' in str(error.value)
+    assert '; the model is SLaK tiny (width_factor=1.0, ' in str(error.value)
+    assert str(error.value).endswith('build it with the width_factor of the file')
 
 
-@pytest.mark.parametrize('content', [[1, 2], {}, dict(model={}), dict(epoch=3), dict(state_dict=[torch.ones(1)])])
-def test_a_file_without_weights_is_refused(save, content):
-    with pytest.raises(ValueError, match='holds no weights'):
-        load_official(net(), save(content))
+def test_a_file_that_lacks_a_part_of_its_own_net_is_a_misfit(save):
+    weights = build('slak').state_dict()
+    del weights['stages.2.1.norm.weight']
+    with pytest.raises(
+        ValueError, match=r'1 missing \(stages\.2\.1\.norm\.weight\).*the file is incomplete or was changed'
+    ):
+        load_official(build('slak'), save(weights))
 
 
-@pytest.mark.parametrize('place', ['nowhere.pth', '.'])
-def test_a_path_that_is_no_file_is_refused(tmp_path, place):
-    with pytest.raises(FileNotFoundError, match=r'checkpoint=.* is not a file') as error:
-        load_official(net(), tmp_path / place)
-    assert str(tmp_path) in str(error.value)
-
-
-def test_a_damaged_file_is_refused(weights, save):
-    path = save(weights)
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ValueError, match=r'official\.pth'):
-        load_official(net(), path)
-
-
-class Evil:
-    def __reduce__(self):
-        return open, ('touched', 'w')
-
-
-def test_code_in_a_file_is_not_run(weights, save, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match='open'):
-        load_official(net(), save(dict(model=weights, args=Evil())))
-    assert not (tmp_path / 'touched').exists()
+def test_output_norms_are_all_in_the_file_or_none(save):
+    weights = copy(build('slak', **DENSE))
+    model = build('slak', **DENSE)
+    load_official(model, save(weights))
+    del weights['norm2.weight']
+    with pytest.raises(ValueError, match=r'1 missing \(norm2\.weight\)'):
+        load_official(model, save(weights))
 
 
 def test_no_checkpoint_gives_one_warning_that_names_the_official_file(log):
@@ -294,6 +262,33 @@ def test_a_config_starts_a_classifier_from_official_weights(weights, save, log):
     assert any('OfficialPretrained: loaded from' in record.getMessage() for record in log.records)
 
 
-def test_a_checkpoint_has_to_be_a_path():
+def test_arguments_are_checked_when_the_config_is_read():
     with pytest.raises(TypeError, match='checkpoint must be a path or None; got True'):
         OfficialPretrained(checkpoint=True)
+    with pytest.raises(TypeError, match="ema must be True or False; got 'yes'"):
+        OfficialPretrained(ema='yes')
+    with pytest.raises(ValueError, match='sha256 must be at least the first 8'):
+        OfficialPretrained(sha256='fd08e26')
+
+
+def test_a_config_chooses_averaged_weights_and_names_the_very_file(weights, save):
+    averaged = {name: tensor + 1 for name, tensor in weights.items()}
+    path = save(dict(model=weights, model_ema=averaged))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    init_cfg = dict(type='sw_mm.OfficialPretrained', checkpoint=str(path), sha256=digest[:8], ema=True)
+    model = MODELS.build(dict(type='sw_mm.ShiftWiseNet', arch=ARCH, kernel_size=(13, 11, 7, 5), init_cfg=init_cfg))
+    model.init_weights()
+    assert torch.equal(model.norm.weight, averaged['norm.weight'])
+    init_cfg['sha256'] = '0' * 8
+    with pytest.raises(ValueError, match=f'has the SHA-256 {digest}'):
+        net(init_cfg=init_cfg).init_weights()
+
+
+@pytest.mark.parametrize(('family', 'arch'), RELEASES)
+def test_releases_are_of_known_architectures_and_in_the_advice(family, arch, log):
+    with torch.device('meta'):
+        model = getattr(backbones, family)(arch=arch.upper())
+    OfficialPretrained()(model)
+    (message,) = log.warnings()
+    for release in RELEASES[family, arch]:
+        assert f'{release.name} ({release.source})' in message
