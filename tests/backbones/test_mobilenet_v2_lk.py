@@ -187,13 +187,14 @@ def test_3x3_is_mobilenet_v2_of_mmpretrain(perturb, shortcut):
         (8, (1, 2, 2, 1, 1, 1, 1), (1, 1, 1, 2, 2, 4, 4)),
     ],
 )
-def test_dense_3x3_is_mobilenet_v2_of_mmseg(perturb, output_stride, strides, dilations):
-    theirs = in_eval(perturb(theirs_of('mmseg', strides=strides, dilations=dilations)))
-    ours = in_eval(LargeKernelMobileNetV2(kernel_size=3, output_stride=output_stride, **ALL))
+@pytest.mark.parametrize('width_factor', [1.0, 0.1])  # at 0.1 a layer that keeps its resolution gains a shortcut
+def test_dense_3x3_is_mobilenet_v2_of_mmseg(perturb, output_stride, strides, dilations, width_factor):
+    theirs = in_eval(perturb(theirs_of('mmseg', widen_factor=width_factor, strides=strides, dilations=dilations)))
+    ours = in_eval(build(width_factor=width_factor, kernel_size=3, output_stride=output_stride, **ALL))
     ours.load_state_dict(theirs.state_dict())
     x = batch(2, 3, 75, 96, dtype=torch.float64)
     maps = ours(x)
-    assert [m.shape[1] for m in maps] == [24, 32, 96, 320]
+    assert [m.shape[1] for m in maps] == ([24, 32, 96, 320] if width_factor == 1 else [8, 8, 16, 32])
     assert maps[3].shape[3] == 96 // output_stride
     for out, expected in zip(maps, theirs(x), strict=True):
         assert out.std() > 0.1
@@ -344,6 +345,12 @@ def test_weights_start_as_in_mmpretrain():
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-5, 0.1)}
     deployed = build(deploy=True)
     assert all((p == 0).all() for name, p in deployed.named_parameters() if name.endswith('bias'))
+
+
+def test_init_cfg_comes_last():
+    net = build(init_cfg=dict(type='Constant', layer='Conv2d', val=0.5))
+    net.init_weights()
+    assert all((m.weight == 0.5).all() for m in net.modules() if type(m) is nn.Conv2d)
 
 
 @pytest.mark.parametrize('form', [None, 'official', 'full'])
