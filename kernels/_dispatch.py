@@ -10,6 +10,7 @@ from torch import Tensor
 
 BACKENDS = ('reference', 'aten', 'triton')
 VARIABLE = 'SW_MM_KERNELS'
+_SOURCE = f'the environment variable {VARIABLE}'
 
 # A context variable, not a global: other threads and tasks keep their own choice.
 _chosen: ContextVar[str | None] = ContextVar('sw_mm_kernels_backend', default=None)
@@ -44,7 +45,7 @@ def requested_backend() -> str:
     Raises:
         ValueError: If the environment variable names no backend.
     """
-    return _chosen.get() or _known(os.environ.get(VARIABLE) or 'auto', f'the environment variable {VARIABLE}')
+    return _chosen.get() or _known(os.environ.get(VARIABLE) or 'auto', _SOURCE)
 
 
 def backends() -> dict[str, str | None]:
@@ -61,7 +62,8 @@ def unusable(name: str) -> str | None:
             from ._triton import INTERPRETED
         except ImportError as error:
             return str(error)
-        if not INTERPRETED and not torch.cuda.is_available():
+        # The driver is asked only before the first use of a device: asking takes as long as a small kernel.
+        if not INTERPRETED and not torch.cuda.is_initialized() and not torch.cuda.is_available():
             return 'there is no CUDA device; with TRITON_INTERPRET=1 from the start CPU tensors are taken, for tests'
     return None
 
@@ -82,13 +84,16 @@ def choose(device: torch.device, preferred: str, unsupported: Callable[[str], st
     """
     if device.type == 'meta' or _is_exporting() or torch.jit.is_tracing():
         return 'reference'
-    name = requested_backend()
-    reason = unusable(preferred if name == 'auto' else name) or unsupported(preferred if name == 'auto' else name)
-    if name == 'auto':
-        return 'reference' if reason else preferred
-    if reason:
-        raise RuntimeError(f'the kernels of backend {name!r}, which was asked for, cannot be used: {reason}')
-    return name
+    requested = requested_backend()
+    name = preferred if requested == 'auto' else requested
+    if name == 'reference':
+        return name
+    reason = unusable(name) or unsupported(name)
+    if not reason:
+        return name
+    if requested == 'auto':
+        return 'reference'
+    raise RuntimeError(f'the kernels of backend {name!r}, which was asked for, cannot be used: {reason}')
 
 
 def autocast(*arguments: object) -> tuple:

@@ -1,6 +1,7 @@
 """The public depthwise convolution: checks its arguments, crops the kernel to the map and picks a backend."""
 
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from math import prod
 from types import ModuleType
@@ -84,12 +85,14 @@ def _wants_plain_convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair
 ) -> bool:
     """Tell whether the CPU backend has nothing to add: then even the overhead of an operator is too much."""
-    wants_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
-    if x.device.type != 'cpu' or wants_grad or torch.compiler.is_compiling():
+    if x.device.type != 'cpu' or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         return False
     return aten.is_plain(x, weight, stride, padding, dilation)
 
 
+@cache
 def implementation(backend: str) -> ModuleType:
     """Import the module that computes a backend's ``forward``, ``input_grad`` and ``weight_grad``."""
     return import_module(f'.{backend}', __package__)
@@ -115,18 +118,19 @@ def _four_sides(padding: int | tuple[int, ...]) -> Sides:
 
 
 def check(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sides, dilation: Pair) -> None:
-    if x.dim() != 4:
-        raise ValueError(f'x must be (N, C, H, W); got shape {tuple(x.shape)}')
-    if weight.dim() != 4 or weight.shape[:2] != (x.shape[1], 1):
-        raise ValueError(f'weight must be (C, 1, kh, kw) with C = {x.shape[1]} as in x; got {tuple(weight.shape)}')
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f'bias must have shape ({weight.shape[0]},); got {tuple(bias.shape)}')
+    shape, kernel_shape = x.shape, weight.shape  # a new object at every request
+    if len(shape) != 4:
+        raise ValueError(f'x must be (N, C, H, W); got shape {tuple(shape)}')
+    if len(kernel_shape) != 4 or kernel_shape[0] != shape[1] or kernel_shape[1] != 1:
+        raise ValueError(f'weight must be (C, 1, kh, kw) with C = {shape[1]} as in x; got {tuple(kernel_shape)}')
+    if bias is not None and bias.shape != kernel_shape[:1]:
+        raise ValueError(f'bias must have shape ({kernel_shape[0]},); got {tuple(bias.shape)}')
     for name, tensor in (('weight', weight), ('bias', bias)):
         if tensor is not None and tensor.dtype != x.dtype:
             raise ValueError(f'{name} must have the dtype of x, {x.dtype}; got {tensor.dtype}')
     left, right, top, bottom = padding
-    height, width = x.shape[2] + top + bottom, x.shape[3] + left + right
-    reach = tuple(dilation[i] * (weight.shape[2 + i] - 1) + 1 for i in (0, 1))
+    height, width = shape[2] + top + bottom, shape[3] + left + right
+    reach = dilation[0] * (kernel_shape[2] - 1) + 1, dilation[1] * (kernel_shape[3] - 1) + 1
     if height < reach[0] or width < reach[1]:
         raise ValueError(
             f'padding {padding} makes the map {height} x {width}, smaller than the kernel, which covers '

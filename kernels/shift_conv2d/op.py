@@ -1,6 +1,7 @@
 """The public shift-wise convolution: depthwise convolutions of one map with two strips and a centred kernel."""
 
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from math import prod
 from types import ModuleType
@@ -113,6 +114,7 @@ def _reference_maps(
     ]
 
 
+@cache
 def _implementation(backend: str) -> ModuleType:
     return import_module(f'.{backend}', __package__)
 
