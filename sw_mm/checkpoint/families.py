@@ -298,10 +298,10 @@ def _replknet(net: Net, family: str, form: Form) -> dict[str, Any]:
         settings = dict(arch=dict(depths=depths, channels=channels, dw_ratio=dw_ratio), kernel_size=kernels)
         settings['small_kernel'] = small
     stages = tuple(stage for stage in range(NUM_STAGES) if f'stages.{stage}.norm.weight' in net.shapes)
-    if stages:
-        settings.update(norm_intermediate_features=True, out_indices=stages)
     if 'norm.weight' not in net.shapes:
-        settings['gap_before_final_norm'] = False
+        settings.update(out_indices=stages or tuple(range(NUM_STAGES)), gap_before_final_norm=False)
+    if stages:
+        settings['norm_intermediate_features'] = True
     return {**settings, **net.in_channels('stem.0.conv.weight')}
 
 
@@ -337,7 +337,7 @@ def _mobilenet(net: Net, family: str, form: Form) -> dict[str, Any]:
         kernel_size=last,
         small_kernel=net.side('small_conv.conv.weight') or (3 if merged else None),
         large_kernels=next(where for where, place in places.items() if kernel(place) == last),
-        **({} if 'conv2.conv.weight' in net.shapes else dict(gap_before_final_norm=False)),
+        **({} if 'conv2.conv.weight' in net.shapes else dict(out_indices=tuple(range(NUM_STAGES)))),
     )
 
 

@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
 import sw_mm.registry  # noqa: F401  (stands in for the operators of a missing compiled mmcv)
-from sw_mm.checkpoint import load_whole, save, to_official, to_openmmlab
+from sw_mm.checkpoint import load_official, load_whole, save, to_official, to_openmmlab
 from sw_mm.compat.torch_load import safe_load
 
 from .conftest import DENSE, NETS, assert_equal, build, official, prefixed, randomise
@@ -127,6 +127,23 @@ def test_files_of_mmpretrains_own_conversion_become_official(save):
         moved[name.replace('head.', 'head.fc.') if name[:5] == 'head.' else f'backbone.{name}'] = tensor
     converted = to_official(save(dict(state_dict=moved, meta={})))
     assert_equal(converted.content, weights)
+
+
+def test_mmpretrains_own_replknet_loads_and_computes_the_same(save):
+    from mmpretrain.models.backbones import RepLKNet
+
+    arch = dict(large_kernel_sizes=[13, 11, 9, 7], layers=[1, 1, 2, 1], channels=[8, 8, 16, 16], small_kernel=5)
+    theirs = RepLKNet(arch=dict(arch, dw_ratio=1.5), drop_path_rate=0)
+    theirs.eval()  # returns nothing
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 1.5)
+    path = save(dict(state_dict=prefixed('backbone.', theirs.state_dict()), meta={}))
+    ours = build('replknet').eval()
+    load_official(ours, path)
+    x = torch.randn(2, 3, 64, 96)
+    torch.testing.assert_close(ours(x)[0], theirs(x)[0].mean(dim=(2, 3)), rtol=1e-4, atol=1e-5)
 
 
 def tables(model):

@@ -161,13 +161,13 @@ def test_official_weights_are_folded_without_conversion(reparameterize, source, 
 
 
 BAD = {
-    'another net': (
+    'incomplete': (
         lambda weights: {name: tensor for name, tensor in weights.items() if 'stages.3.0.norm' not in name},
         {},
         'does not fit SLaK: 2 missing',
     ),
     'not finite': (
-        lambda weights: {**weights, 'norm.weight': torch.full((16,), torch.nan)},
+        lambda weights: {**weights, 'head.bias': torch.full((10,), torch.nan)},
         {},
         'the folded model gives other outputs',
     ),
