@@ -60,6 +60,7 @@ MODELS = _child(
     {
         'LargeKernelConvNeXt': 'sw_mm.backbones',
         'LargeKernelMobileNetV2': 'sw_mm.backbones',
+        'RepLKNet': 'sw_mm.backbones',
         'SLaK': 'sw_mm.backbones',
         'ShiftWiseNet': 'sw_mm.backbones',
     },

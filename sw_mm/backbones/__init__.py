@@ -2,7 +2,8 @@
 
 from .convnext_lk import LargeKernelConvNeXt
 from .mobilenet_v2_lk import LargeKernelMobileNetV2
+from .replknet import RepLKNet
 from .shiftwise import ShiftWiseNet
 from .slak import SLaK
 
-__all__ = ['LargeKernelConvNeXt', 'LargeKernelMobileNetV2', 'SLaK', 'ShiftWiseNet']
+__all__ = ['LargeKernelConvNeXt', 'LargeKernelMobileNetV2', 'RepLKNet', 'SLaK', 'ShiftWiseNet']
