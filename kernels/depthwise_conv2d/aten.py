@@ -39,16 +39,23 @@ from torch.nn import functional as F
 
 from .geometry import Pair, Sides, memory_format_of, output_size
 
-# With more padding than this on the left, oneDNN convolves through im2col and a matrix product.
+# With more padding than this on the left, or than the output is wide, oneDNN convolves contiguous maps, and any with
+# dilated kernels, through im2col and a matrix product.
 _MAX_PADDING = 6
+# Padding it with a copy costs less than changing the memory format, if it is for no larger part of the width.
+_MAX_PADDED_PART = 1 / 8
 # Width of kernels that are fast on channels_last maps, unlike those of 10 to 13 columns.
 _FAST_WIDTH = 15
 # oneDNN 3 hangs on bf16 in channels_last with kernels wider than 14 and up to this many channels.
 _MAX_ENDLESS_CHANNELS = 16
-# Multiply-adds on data that each point of a Fourier transform has to replace.
-_MACS_PER_POINT = 240
-# Numbers in the images that a weight gradient takes at once: more leave the caches, the sooner if they are copied.
-_MAX_CHUNK = {torch.contiguous_format: 2**19, torch.channels_last: 2**18}
+# Multiply-adds on data that each point of a Fourier transform has to replace, and how much more a point costs if a
+# length is no power of two.
+_MACS_PER_POINT = {torch.contiguous_format: 130, torch.channels_last: 170}
+_ODD_LENGTH = 1.35
+# Numbers in the images that a weight gradient takes at once: more leave the caches.
+_MAX_CHUNK = 2**19
+# Pixels of a map from which on one image is enough for a call.
+_MIN_MAP = 100
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
@@ -66,20 +73,22 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, paddin
         The output in the dtype and memory format of ``x``.
     """
     dtype, memory_format = x.dtype, memory_format_of(x)
-    if _fft_pays(tuple(x.shape[2:]), tuple(weight.shape[2:]), stride, padding, dilation):
+    if _fft_pays(tuple(x.shape[2:]), tuple(weight.shape[2:]), stride, padding, dilation, memory_format):
         out = _fft_forward(x, weight, bias, padding)
     else:
         out = _direct_forward(*_in_computable_dtype(x, weight, bias), stride, padding, dilation)
-    return out.to(dtype).contiguous(memory_format=memory_format)
+    return _in_format(out.to(dtype), memory_format)
 
 
 def is_plain(x: Tensor, weight: Tensor, stride: Pair, padding: Sides, dilation: Pair) -> bool:
     """Tell whether :func:`forward` would do nothing but call PyTorch's own convolution on what it was given."""
     left, right, top, bottom = padding
-    size, kernel_size = tuple(x.shape[2:]), tuple(weight.shape[2:])
-    if left != right or top != bottom or _is_endless(x) or _fft_pays(size, kernel_size, stride, padding, dilation):
+    size, kernel_size, memory_format = tuple(x.shape[2:]), tuple(weight.shape[2:]), memory_format_of(x)
+    if left != right or top != bottom or _is_endless(x):
         return False
-    if dilation == (1, 1) and memory_format_of(x) is torch.channels_last:
+    if _fft_pays(size, kernel_size, stride, padding, dilation, memory_format):
+        return False
+    if dilation == (1, 1) and memory_format is torch.channels_last:
         return not _has_slow_width(kernel_size, stride)
     return left <= _MAX_PADDING
 
@@ -104,13 +113,13 @@ def input_grad(grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, pad
 
 def weight_grad(x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Gradient of :func:`forward` with respect to its kernels ``(C, 1, kh, kw)``, accumulated in fp32 or wider."""
-    dtype, channels = x.dtype, x.shape[1]
+    dtype, channels, memory_format = x.dtype, x.shape[1], memory_format_of(x)
     if grad.numel() == 0:
         return x.new_zeros(channels, 1, *kernel_size)
-    if _fft_pays(tuple(x.shape[2:]), kernel_size, stride, padding, dilation):
+    if _fft_pays(tuple(x.shape[2:]), kernel_size, stride, padding, dilation, memory_format):
         taps = _fft_weight_grad(x, grad, kernel_size, padding)
     elif kernel_size[1] <= 3 and kernel_size[0] <= x.shape[2] and dilation == (1, 1) and (
-        memory_format_of(x) is torch.channels_last or not 3 < kernel_size[0] < 25
+        memory_format is torch.channels_last or not 3 < kernel_size[0] < 25
     ):  # fmt: skip
         # The only kernels for which oneDNN's own gradient is any good: narrow ones that fit the map.
         x, grad = _in_computable_dtype(x, grad)
@@ -119,7 +128,7 @@ def weight_grad(x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, paddin
         weight = x.new_empty(channels, 1, *kernel_size)
         _, taps = _native_grads(grad, x, weight, stride, symmetric, dilation, (False, True))
     else:
-        images = max(_MAX_CHUNK[memory_format_of(x)] // x[0].numel(), 1)
+        images = max(_MAX_CHUNK // x[0].numel(), 1)
         pairs = zip(x.split(images), grad.split(images), strict=True)
         taps = sum(_slide(*pair, kernel_size, stride, padding, dilation) for pair in pairs)
     return taps.to(dtype).contiguous()
@@ -141,6 +150,9 @@ def _direct_forward(
     if dilation[1] > 1:
         if width > _MAX_PADDING:
             x, width = F.pad(x, (width, width)), 0
+    elif not channels_last and _MAX_PADDING < width <= _MAX_PADDING + _MAX_PADDED_PART * x.shape[3]:
+        excess = width - _MAX_PADDING
+        x, width = F.pad(x, (excess, excess)), _MAX_PADDING
     elif channels_last or width > _MAX_PADDING:
         x = x.contiguous(memory_format=torch.channels_last)
         if _has_slow_width(tuple(weight.shape[2:]), stride):
@@ -157,21 +169,36 @@ def _has_slow_width(kernel_size: Pair, stride: Pair) -> bool:
 def _slide(x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Slide the output's gradient of every channel of every image over its map, and add what the images give.
 
-    That is a forward convolution of one image with very many channels, in which stride and dilation change places.
+    That is a forward convolution with very large kernels in which stride and dilation change places: of one image with
+    very many channels where contiguous maps are convolved fast, else of image after image in channels_last.
     """
     channels = x.shape[1]
     if min(padding) < 0:
         x, padding = F.pad(x, padding), (0, 0, 0, 0)
-    left, right, top, bottom = padding
-    if left > _MAX_PADDING or dilation[1] > 3:
-        x, left, right = F.pad(x, (left, right)), 0, 0
     # Symmetric padding in place of what is asked for gives some taps too many before or behind.
+    left, right, top, bottom = padding
     row, column = (
         -(min(before - after, 0) // d) for before, after, d in zip((top, left), (bottom, right), dilation, strict=True)
     )
-    symmetric = top + row * dilation[0], left + column * dilation[1]
-    x, kernels = (_real(t).contiguous().view(1, -1, *t.shape[2:]) for t in (x, grad))
-    taps = F.conv2d(x, kernels.transpose(0, 1), None, dilation, symmetric, stride, groups=x.shape[1])
+    top, left = top + row * dilation[0], left + column * dilation[1]
+    many_channels = memory_format_of(x) is torch.contiguous_format or x.shape[2] * x.shape[3] < _MIN_MAP
+    if left > min(_MAX_PADDING, kernel_size[1]):
+        if stride == (1, 1):
+            many_channels = False
+        else:
+            x, left = F.pad(x, (left, left)), 0
+    if top > stride[0] * (grad.shape[2] - 1):
+        x, top = F.pad(x, (0, 0, top, top)), 0
+    kernels = _in_format(_real(grad), torch.contiguous_format).unsqueeze(2)
+    if many_channels:
+        x, kernels = (_in_format(_real(x), torch.contiguous_format).flatten(0, 1)[None],), (kernels.flatten(0, 1),)
+    else:
+        x = _real(x).split(1)
+    taps = 0
+    for image, kernel in zip(x, kernels, strict=True):
+        if not many_channels:
+            image = image.contiguous(memory_format=torch.channels_last)
+        taps = F.conv2d(image, kernel, None, dilation, (top, left), stride, groups=kernel.shape[0]) + taps
     taps = taps[:, :, row : row + kernel_size[0], column : column + kernel_size[1]]
     return taps.unflatten(1, (-1, channels)).sum(dim=1).view(channels, 1, *kernel_size)
 
@@ -200,7 +227,9 @@ def _fft_forward(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sides)
     height, width = output_size(size, kernel_size, (1, 1), padding, (1, 1))
     top, left = kernel_size[0] - 1 - padding[2], kernel_size[1] - 1 - padding[0]
     kernels = torch.fft.rfft2(_real(weight[:, 0]).flip(1, 2), lengths)
-    out = kernels.new_empty(*x.shape[:2], height, width, dtype=kernels.real.dtype)
+    out = torch.empty(
+        *x.shape[:2], height, width, dtype=kernels.real.dtype, device=x.device, memory_format=memory_format_of(x)
+    )
     # Image by image, so that the spectra stay in the caches.
     for image, result in zip(x, out, strict=True):
         spectrum = torch.fft.rfft2(_real(image), lengths).mul_(kernels)
@@ -220,18 +249,24 @@ def _fft_weight_grad(x: Tensor, grad: Tensor, kernel_size: Pair, padding: Sides)
 
 
 @lru_cache(maxsize=1024)
-def _fft_pays(size: Pair, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> bool:
+def _fft_pays(
+    size: Pair, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair, memory_format: torch.memory_format
+) -> bool:
     """Tell whether a convolution is cheaper as a product of spectra."""
     left, right, top, bottom = padding
     inside = min(padding) >= 0 and max(top, bottom) < kernel_size[0] and max(left, right) < kernel_size[1]
-    if stride != (1, 1) or dilation != (1, 1) or not inside or prod(kernel_size) < _MACS_PER_POINT:
+    least = _MACS_PER_POINT[memory_format]
+    if stride != (1, 1) or dilation != (1, 1) or not inside or prod(kernel_size) < least:
         return False
     out = output_size(size, kernel_size, stride, padding, dilation)
     macs = prod(
         sum(max(min(out[i], size[i] + before - tap) - max(before - tap, 0), 0) for tap in range(kernel_size[i]))
         for i, before in enumerate((top, left))
     )
-    return macs > _MACS_PER_POINT * prod(_fft_lengths(size, kernel_size, padding))
+    lengths = _fft_lengths(size, kernel_size, padding)
+    if any(length & (length - 1) for length in lengths):
+        least *= _ODD_LENGTH
+    return macs > least * prod(lengths)
 
 
 def _fft_lengths(size: Pair, kernel_size: Pair, padding: Sides) -> Pair:
@@ -260,6 +295,16 @@ def _is_endless(x: Tensor) -> bool:
 def _in_computable_dtype(x: Tensor, *others: Tensor | None) -> list[Tensor | None]:
     endless = _is_endless(x)
     return [t.float() if endless and t is not None else t for t in (x, *others)]
+
+
+def _in_format(x: Tensor, memory_format: torch.memory_format) -> Tensor:
+    """Change the memory format; from channels_last row by row, which the caches hold while it is transposed."""
+    if memory_format is torch.channels_last or memory_format_of(x) is memory_format:
+        return x.contiguous(memory_format=memory_format)
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    for row, new in zip(x.split(1, dim=2), out.split(1, dim=2), strict=True):
+        new.copy_(row)
+    return out
 
 
 def _real(x: Tensor) -> Tensor:

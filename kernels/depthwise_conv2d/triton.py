@@ -391,9 +391,12 @@ def plan_weight_grad(
         'images_per_split': images_per_split,
         'lines_per_split': lines_per_split,
     }
-    # Pixels take registers as sums do. Where channels are surplus, loads are not joined and the sums count as well.
-    num_warps = warps(block, max(line.tile, line.taps) if channels % block else line.taps)
-    if not is_fixed(x.shape[2:], size):
+    fixed, tail = is_fixed(x.shape[2:], size), channels % block > 0
+    # Pixels take registers as sums do, but a few sums let go of them soon. Where channels are surplus, loads of several
+    # channels are joined only as far as their number has factors of two; further channels would cost addresses.
+    held = line.tile if fixed and line.tile <= 7 else max(line.tile, line.taps) if tail else line.taps
+    num_warps = max(warps(block, held), block // 32 // (channels & -channels) if tail else 1)
+    if not fixed:
         line = replace(line, source=0, taps=tile_length(line.taps, _LONGEST_TILE, fixed=False))
         cross = replace(cross, source=0, taps=0)
     constants = {'C': channels, 'BLOCK': block, 'COLUMNS': columns, 'LINE': line, 'CROSS': cross}
