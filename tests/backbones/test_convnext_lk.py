@@ -33,7 +33,7 @@ def batch(*shape: int, **kwargs) -> torch.Tensor:
 
 # With the head for 1000 classes: parameters and billions of MACs at 224 x 224.
 OFFICIAL = [
-    (dict(), 32_120_008, '6.165'),
+    ({}, 32_120_008, '6.165'),
     (dict(deploy='official'), 31_934_536, '6.111'),
     (dict(small_kernel=None), 31_934_536, '6.111'),
     (dict(arch='SMALL'), 58_648_264, '11.348'),
@@ -61,7 +61,7 @@ def test_full_form_folds_layer_scale_too():
 
 
 @pytest.mark.parametrize(
-    ('kwargs', 'entries'), [(dict(), 360), (dict(deploy='official'), 180), (ORIGINAL, 180), (dict(small_kernel=7), 360)]
+    ('kwargs', 'entries'), [({}, 360), (dict(deploy='official'), 180), (ORIGINAL, 180), (dict(small_kernel=7), 360)]
 )
 def test_tiny_has_the_official_state_dict(convnext_shapes, kwargs, entries):
     def mixer(stage: int) -> dict[str, tuple[int, ...]]:

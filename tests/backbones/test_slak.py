@@ -92,7 +92,7 @@ def test_the_net_is_its_definition(perturb, kwargs, size):
 
 # With the head for 1000 classes: entries of the state dict, parameters, billions of MACs at 224 x 224.
 OFFICIAL = [
-    (dict(), 470, 50_703_838, '8.705'),
+    ({}, 470, 50_703_838, '8.705'),
     (dict(arch='small'), 920, 91_131_820, '16.604'),
     (dict(arch='BASE'), 920, 157_950_792, '28.509'),
     (dict(arch='Large'), 920, 346_624_518, '61.931'),
@@ -183,7 +183,7 @@ def test_deploy_form_is_equal_and_reloads(perturb, kwargs, form, dtype, toleranc
     fresh = make(deploy=form if form == 'official' else True).to(dtype).eval()
     fresh.load_state_dict(state)
     assert list(fresh.state_dict()) == list(state)
-    assert (list(state) == before) == (form == 'official' and not kwargs.get('decomposed') is False)
+    assert (list(state) == before) == (form == 'official' and kwargs.get('decomposed') is not False)
     for ours, theirs, exact in zip(net(x), fresh(x), expected, strict=True):
         assert torch.equal(ours, theirs)
         assert (ours - exact).abs().max() <= tolerance * exact.abs().max()
