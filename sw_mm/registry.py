@@ -63,6 +63,7 @@ MODELS = _child(
         'RepLKNet': 'sw_mm.backbones',
         'SLaK': 'sw_mm.backbones',
         'ShiftWiseNet': 'sw_mm.backbones',
+        'UniRepLKNet': 'sw_mm.backbones',
     },
 )
 OPTIM_WRAPPER_CONSTRUCTORS = _child(

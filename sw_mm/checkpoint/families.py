@@ -1,5 +1,6 @@
 """What a state dict tells about its network: family, form, and the arguments that build it."""
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 
 from sw_mm import backbones
 from sw_mm.backbones.base import NUM_STAGES
+from sw_mm.backbones.unireplknet import PLAIN, official_kernels
 from sw_mm.kernels import channel_split
+from sw_mm.layers import DILATED_BRANCHES
 
 Form = Literal['training', 'official', 'full']
 
@@ -19,6 +22,7 @@ DEPLOY: dict[Form, bool | str] = {'training': False, 'official': 'official', 'fu
 BLOCK = re.compile(r'stages\.(\d+)\.(?:blocks\.)?(\d+)\.(.+)')
 # Early ShiftWise code stored its connection tables; the released code generates them.
 STORED_TABLE = re.compile(r'(?P<operator>.*large_kernel)\.(\w+\.)*(?P<table>rep|ghost|pad_hv|idx_identit|idx_out)1')
+DILATED = re.compile(r'\.dil_conv_k(\d+)_(\d+)\.weight')  # UniRepLKNet's branches
 RELEASED_SHIFTWISE = (51, 49, 47, 13)
 # Arguments that names and shapes may fail to tell.
 UNKNOWN = ('kernel_size', 'ghost_ratio', 'width_factor')
@@ -199,6 +203,41 @@ def _ghost_ratio(channels: Sequence[int], through: Sequence[int], even: bool) ->
     return None
 
 
+# ---------------------------------------------------------------------------------------------- UniRepLKNet
+
+
+def _is_unireplknet(net: Net) -> tuple[str, Form] | None:
+    if 'act.1.gamma' not in net.parts:
+        return None
+    return 'UniRepLKNet', 'training' if 'pwconv2.2.weight' in net.parts else 'official'
+
+
+def _unireplknet(net: Net, family: str, form: Form) -> dict[str, Any]:
+    kernels, branches = [], {}
+    for stage, depth in enumerate(net.depths):
+        for place in (f'stages.{stage}.{index}.dwconv' for index in range(depth)):
+            large = net.shapes.get(f'{place}.lk_origin.weight')
+            kernels.append((large or net.shapes.get(f'{place}.weight', (0, 0, 0)))[2])
+            if large:
+                dilated = (DILATED.fullmatch(name.removeprefix(place)) for name in net.shapes if name.startswith(place))
+                branches[kernels[-1]] = tuple((int(match[1]), int(match[2])) for match in dilated if match)
+    defaults = {side: pairs for side, pairs in DILATED_BRANCHES.items() if side > PLAIN}
+    if form == 'training':
+        branches = {side: pairs for side, pairs in branches.items() if pairs != defaults.get(side)}
+    else:  # which tells no branches: the default ones will do
+        branches = {side: () for side in branches if side not in defaults}
+    sides = iter(kernels)
+    kernels = tuple(tuple(itertools.islice(sides, depth)) for depth in net.depths)
+    return dict(
+        arch=_arch(family, net.depths, net.sizes('pwconv1.1.weight', 1)),
+        **net.in_channels('downsample_layers.0.0.weight'),
+        **({} if kernels == official_kernels(net.depths) else dict(kernel_size=kernels)),
+        **(dict(branches=branches) if branches else {}),
+        **({} if form == 'official' else net.layer_scale(form)),
+        **net.outputs(),
+    )
+
+
 # -------------------------------------------------------------------------------------------- SLaK, ConvNeXt
 
 
@@ -344,6 +383,7 @@ def _mobilenet(net: Net, family: str, form: Form) -> dict[str, Any]:
 # In this order: what comes first has all that later ones have, and more.
 FAMILIES = (
     (_is_shiftwise, _shiftwise),
+    (_is_unireplknet, _unireplknet),
     (_is_slak, _slak),
     (_is_replknet, _replknet),
     (_is_convnext, _convnext),

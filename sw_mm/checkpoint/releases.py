@@ -23,6 +23,7 @@ class Release(NamedTuple):
 SLAK = 'Google Drive, linked from https://github.com/VITA-Group/SLaK'
 SLAK_ABLATIONS = 'SurfDrive, linked from https://github.com/VITA-Group/SLaK'
 REPLKNET = 'Google Drive, linked from https://github.com/DingXiaoH/RepLKNet-pytorch'
+UNIREPLKNET = 'Hugging Face, https://huggingface.co/DingXiaoH/UniRepLKNet'
 MMPRETRAIN = 'https://download.openmmlab.com/mmclassification/v0/replknet'
 
 RELEASES = {
@@ -59,6 +60,20 @@ RELEASES = {
         ),
     ],
     ('RepLKNet', '13'): [Release('RepLKNet-13, ImageNet-1K, 120 epochs', REPLKNET)],
+    **{
+        ('UniRepLKNet', arch): [Release(f'unireplknet_{arch}_{data}.pth', UNIREPLKNET) for data in files]
+        for arch, files in (
+            ('a', ['in1k_224_acc77.03']),
+            ('f', ['in1k_224_acc78.58']),
+            ('p', ['in1k_224_acc80.23']),
+            ('n', ['in1k_224_acc81.64']),
+            ('t', ['in1k_224_acc83.21']),
+            ('s', ['in1k_224_acc83.91', 'in22k_pretrain', 'in22k_to_in1k_384_acc86.44']),
+            ('b', ['in22k_pretrain', 'in22k_to_in1k_384_acc87.40']),
+            ('l', ['in22k_pretrain', 'in22k_to_in1k_384_acc87.88']),
+            ('xl', ['in22k_pretrain', 'in22k_to_in1k_384_acc87.96']),
+        )
+    },
 }
 
 

@@ -111,9 +111,11 @@ class GRNBlock(_MixerBlock):
     """Mixer, batch norm, squeeze-excitation, and two linear layers with GELU and GRN between: UniRepLKNet's block.
 
     ``switch_to_deploy`` replaces GRN's ``beta``, the second linear layer, the batch norm behind it and ``gamma`` by one
-    linear layer with a bias. The first batch norm and the gates stay.
+    linear layer with a bias. The first batch norm goes into a mixer that has ``absorb_norm`` and stays behind any
+    other; the gates stay.
 
     Args:
+        mixer: See ``_MixerBlock``; there is no norm behind an ``nn.Identity``.
         norm_layer: Makes a batch norm of so many channels.
     """
 
@@ -121,7 +123,8 @@ class GRNBlock(_MixerBlock):
         self, mixer: nn.Module, channels: int, norm_layer: NormFactory, *, deploy: bool = False, **kwargs
     ) -> None:
         super().__init__(mixer, channels, deploy=deploy, **kwargs)
-        self.norm = norm_layer(channels)
+        absorbed = deploy and hasattr(mixer, 'absorb_norm')
+        self.norm = nn.Identity() if absorbed or isinstance(mixer, nn.Identity) else norm_layer(channels)
         self.se = SqueezeExcite(channels, channels // 4)
         self.pwconv1 = nn.Sequential(ToChannelsLast(), nn.Linear(channels, 4 * channels))
         self.act = nn.Sequential(nn.GELU(), GlobalResponseNorm(4 * channels, use_bias=not deploy))
@@ -138,6 +141,10 @@ class GRNBlock(_MixerBlock):
         grn, linear = self.act[1], self.pwconv2[0]
         if grn.beta is None:
             return
+        mixer = self.get_submodule(self.mixer_name)
+        if hasattr(mixer, 'absorb_norm'):
+            mixer.absorb_norm(self.norm)
+            self.norm = nn.Identity()
         weight, bias = fuse_norm(linear.weight, linear.weight.double() @ grn.beta.double().flatten(), self.pwconv2[2])
         if self.gamma is not None:
             weight, bias = scale_outputs(weight, self.gamma), bias * self.gamma

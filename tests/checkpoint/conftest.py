@@ -23,6 +23,11 @@ NETS = {
     'convnext-31': ('LargeKernelConvNeXt', dict(arch=ARCH, kernel_size=(13, 11, 9, 7))),
     'convnext': ('LargeKernelConvNeXt', dict(arch=ARCH, kernel_size=(7, 7, 7, 7), small_kernel=None)),
     'replknet': ('RepLKNet', dict(arch=dict(ARCH, dw_ratio=1.5), kernel_size=(13, 11, 9, 7))),
+    'unireplknet': ('UniRepLKNet', dict(arch=ARCH)),
+    'unireplknet-own': (
+        'UniRepLKNet',
+        dict(arch=ARCH, kernel_size=(5, 19, (9, 0), 7), branches={5: ((3, 1),), 9: (), 19: ((7, 3), (3, 9))}),
+    ),
     'mobilenet': ('LargeKernelMobileNetV2', dict(width_factor=0.25, kernel_size=9, small_kernel=3)),
 }
 DENSE = dict(out_indices=(0, 1, 2, 3), gap_before_final_norm=False)

@@ -75,7 +75,7 @@ def test_every_family_goes_there_and_back_and_loads_strictly(net, deploy, save, 
     assert_equal(back, weights)
 
 
-@pytest.mark.parametrize('net', ['sw', 'slak', 'replknet', 'convnext'])
+@pytest.mark.parametrize('net', ['sw', 'slak', 'replknet', 'unireplknet', 'convnext'])
 @pytest.mark.parametrize('whole', [segmentor, detector])
 def test_models_of_official_segmentation_and_detection_code_load_strictly(net, whole, save, write):
     """They were saved by earlier versions of mmseg and mmdet, whose names of necks and heads hold today."""

@@ -15,8 +15,11 @@ def shapes(model):
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-# What their forms share is told by the first of them: SLaK's official form is the training form, and so on.
-SAME = {('slak', 'official'): 'training', ('slak-bare', 'official'): 'training', ('convnext', 'official'): 'training'}
+# Forms that are the same go by the name of the first: SLaK's official form is the training form, and so on.
+SAME = {
+    **{(net, 'official'): 'training' for net in ('slak', 'slak-bare', 'convnext')},
+    **{(net, 'full'): 'official' for net in ('unireplknet', 'unireplknet-own')},
+}
 
 
 @pytest.mark.parametrize('outputs', ['classification', 'dense'])
@@ -37,14 +40,19 @@ def test_every_net_is_recognised_and_built_again(net, deploy, outputs):
 
 ARCHES = [
     (family, arch)
-    for family in ('ShiftWiseNet', 'SLaK', 'RepLKNet', 'LargeKernelConvNeXt')
+    for family in ('ShiftWiseNet', 'SLaK', 'RepLKNet', 'UniRepLKNet', 'LargeKernelConvNeXt')
     for arch in getattr(backbones, family).arch_settings
 ]
 
 
 @pytest.mark.parametrize(
     ('family', 'arch', 'deploy'),
-    [*((*arch, False) for arch in ARCHES), ('RepLKNet', '31b', 'official'), ('RepLKNet', 'xl', True)],
+    [
+        *((*arch, False) for arch in ARCHES),
+        ('RepLKNet', '31b', 'official'),
+        ('RepLKNet', 'xl', True),
+        ('UniRepLKNet', 't', True),
+    ],
 )
 def test_every_architecture_is_told_by_its_name(family, arch, deploy):
     with torch.device('meta'):
@@ -74,6 +82,10 @@ def test_a_description_reads_well():
         ('sw', dict(num_paths=1, ghost_ratio=0.31, in_channels=1)),
         ('replknet', dict(arch='13', small_kernel=None)),
         ('replknet', dict(arch='31b', kernel_size=(13, 11, 9, 7), in_channels=2)),
+        ('unireplknet', dict(layer_scale_init_value=0)),
+        ('unireplknet', dict(in_channels=4, kernel_size=(3, 17, 15, 11))),
+        ('unireplknet', dict(kernel_size=0)),
+        ('unireplknet-own', dict(branches={5: (), 19: ((17, 1),)}, deploy='official')),
         ('replknet', dict(**DENSE, norm_intermediate_features=True)),
         ('mobilenet', dict(large_kernels='last_stage')),
         ('mobilenet', dict(large_kernels='last_block', small_kernel=None, in_channels=1)),
