@@ -75,6 +75,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
 HOOKS = _child(
     roots.HOOKS,
     {
+        'AtomicCheckpointHook': 'sw_mm.engine',
         'SparseTrainingHook': 'sw_mm.sparse',
     },
 )

@@ -14,6 +14,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
 from sw_mm.compat.torch_load import safe_load
+from sw_mm.engine.resume import ExactResume, makes_update
 from sw_mm.kernels.arguments import number_in, positive_integer
 
 from .budgets import erk_budget, snip_budget, uniform_budget
@@ -38,8 +39,9 @@ class SparseTrainingHook(Hook):
     single weights) is pruned, those of least magnitude, and as many grow; each layer keeps its count to the unit.
     Weights in an ``EMAHook`` are masked too. One process decides and sends its masks to the others.
 
-    Masks, counts and the state of the draws are saved under ``checkpoint['sparse']``, and nothing in the state dict of
-    the model. A resumed run goes on as if it had not been stopped.
+    Masks, counts and random numbers are saved under ``checkpoint['sparse']``, and nothing in the state dict of the
+    model. A resumed run equals one that was not stopped (see ``sw_mm.engine.ExactResume``); with
+    ``sw_mm.AtomicCheckpointHook`` there is a whole checkpoint to resume at any time.
 
     Source: ShiftwiseConv, arXiv:2401.12736, section 3 (``'filter'``); SLaK, arXiv:2207.03620, section 4
     (``'weight'``); https://github.com/lidc54/shift-wiseConv and https://github.com/VITA-Group/SLaK.
@@ -110,6 +112,7 @@ class SparseTrainingHook(Hook):
         self.step = 0
         self.layers: list[SparseLayer] = []
         self._resumed: dict[str, Any] | None = None
+        self._exact = ExactResume()
         self._changed = False
         self._dense_grads: dict[str, Tensor] = {}
 
@@ -132,13 +135,19 @@ class SparseTrainingHook(Hook):
                     "from its weights, use load_from instead of resume, and init='from_weights' if they are sparse"
                 )
             self._resumed = checkpoint[KEY]
+            self._exact.after_load_checkpoint(self._resumed['run'])
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Save all that a resumed run needs."""
-        checkpoint[KEY] = self.state_dict()
+        checkpoint[KEY] = dict(self.state_dict(), run=self._exact.state(runner))
+
+    def gather_state(self, runner: Runner) -> None:
+        """Collect what only the other processes know; ``AtomicCheckpointHook`` calls it in all of them."""
+        self._exact.gather(runner)
 
     def before_train(self, runner: Runner) -> None:
         """Make or restore the masks, and apply them."""
+        self._exact.before_train(runner)
         model = _unwrap(runner.model)
         self.layers = find_layers(model, self.granularity, self.targets)
         self.steps = -(-runner.max_iters // getattr(runner.optim_wrapper, '_accumulative_counts', 1))
@@ -155,11 +164,23 @@ class SparseTrainingHook(Hook):
         self._mask_averages(runner)
         print_log(f'sparse training: {len(self.layers)} layers, density {self.density:.4f}', logger='current')
 
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Go on with the random numbers of the run that was stopped."""
+        self._exact.before_train_epoch(runner)
+
+    def before_val(self, runner: Runner) -> None:
+        """Keep validation away from the random numbers of the training."""
+        self._exact.before_val(runner)
+
+    def after_val(self, runner: Runner) -> None:
+        """Go on with the random numbers of the training."""
+        self._exact.after_val(runner)
+
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """Mask the averaged weights if the masks changed, and record the density."""
-        if runner.optim_wrapper.should_update():
+        if makes_update(runner):
             self._dense_grads.clear()  # what is left belongs to an update that was skipped
         if self._changed:
             self._mask_averages(runner)
