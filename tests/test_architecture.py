@@ -12,8 +12,9 @@ FLOORS = {
     'sw_mm.kernels': 0,
     'sw_mm.layers': 1,
     'sw_mm.backbones': 2,
+    'sw_mm.engine': 2,
     **dict.fromkeys(
-        [f'sw_mm.{name}' for name in ('analysis', 'checkpoint', 'datasets', 'deploy', 'engine', 'model_hub', 'sparse')],
+        [f'sw_mm.{name}' for name in ('analysis', 'checkpoint', 'datasets', 'deploy', 'model_hub', 'sparse')],
         3,
     ),
     'sw_mm.registry': 4,

@@ -63,11 +63,13 @@ class ExactResume:
             grads = _pending_grads(runner)
             for grad in grads.values():
                 all_reduce(grad, op='mean')
-            self._gathered = all_gather_object(random_state()), grads
+            self._gathered = all_gather_object(self._before_val or random_state()), grads
 
     def state(self, runner: Runner) -> dict[str, Any]:
         """Return what to save."""
-        states, grads = self._gathered or ([random_state()], _pending_grads(runner))
+        # A checkpoint of the best result is written during validation.
+        here = self._before_val or random_state()
+        states, grads = self._gathered or ([here], _pending_grads(runner))
         self._gathered = None
         return dict(
             random=states,
