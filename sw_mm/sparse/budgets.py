@@ -55,7 +55,8 @@ def snip_budget(scores: Sequence[Tensor], density: float, floor: float = 0.0) ->
     the units at random.
 
     Args:
-        scores: Importance of each unit of each layer, one axis each; finite.
+        scores: Importance of each unit of each layer, ``(parallel weights, units)``; finite. Parallel weights are
+            ranked one by one, and share a count.
         density: As for ``uniform_budget``.
         floor: As for ``uniform_budget``.
 
@@ -65,19 +66,15 @@ def snip_budget(scores: Sequence[Tensor], density: float, floor: float = 0.0) ->
     Raises:
         ValueError: As ``uniform_budget``, or if a score is not finite.
     """
-    sizes = [len(score) for score in scores]
-    everything = torch.cat([score.detach().double().cpu() for score in scores])
+    everything = torch.cat([score.detach().double().cpu().flatten() for score in scores])
     if not everything.isfinite().all():
         raise ValueError('scores must be finite; the loss of the scoring batch is not, check the data and the weights')
     best = torch.zeros(len(everything), dtype=torch.bool)
     # A stable order, so that ties fall the same way everywhere.
-    best[everything.argsort(descending=True, stable=True)[: _total(sizes, density)]] = True
-    wanted = [int(part.sum()) for part in best.split(sizes)]
-    return _exact(sizes, wanted, density, floor)
-
-
-def _total(sizes: Sequence[int], density: float) -> int:
-    return round(density * sum(sizes))
+    best[everything.argsort(descending=True, stable=True)[: round(density * len(everything))]] = True
+    parts = best.split([score.numel() for score in scores])
+    wanted = [int(part.sum()) / len(score) for part, score in zip(parts, scores, strict=True)]
+    return _exact([score.shape[1] for score in scores], wanted, density, floor)
 
 
 def _exact(sizes: Sequence[int], wanted: Sequence[float], density: float, floor: float) -> list[int]:
@@ -86,7 +83,7 @@ def _exact(sizes: Sequence[int], wanted: Sequence[float], density: float, floor:
         raise ValueError(f'density must be in (0, 1]; got {density!r}')
     if not 0 <= floor <= density:
         raise ValueError(f'floor must be in [0, density={density}]; got {floor!r}')
-    total = _total(sizes, density)
+    total = round(density * sum(sizes))
     # A layer that the floor keeps alive has one unit at least; all floors together never exceed the total.
     least = [min(max(math.floor(floor * size), 1 if floor > 0 else 0), size) for size in sizes]
     total = max(total, sum(least))

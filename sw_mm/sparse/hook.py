@@ -1,21 +1,23 @@
 """Dynamic sparse training as a hook of mmengine, for any model that any of the libraries trains."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
 from mmengine.dist import all_reduce, broadcast, get_rank, get_world_size
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from sw_mm.compat.torch_load import safe_load
 from sw_mm.engine.resume import ExactResume, makes_update
-from sw_mm.kernels.arguments import number_in, positive_integer
+from sw_mm.kernels.arguments import is_integer, number_in, positive_integer
 
 from .budgets import erk_budget, snip_budget, uniform_budget
 from .masks import Granularity, MaskedWeight, SparseLayer, find_layers, pack_bits, unpack_bits
@@ -54,7 +56,8 @@ class SparseTrainingHook(Hook):
             by weight), or regular expressions for names of parameters.
         init: How many units each layer keeps at first: ``'snip'`` (by the loss of one batch), ``'erk'`` or
             ``'uniform'``; which ones is drawn at random. ``'from_weights'`` keeps what is not zero in the loaded
-            weights, ``'checkpoint'`` the masks saved in another run's file.
+            weights, but for tensors that are zero as a whole, which are initialised so and stay free;
+            ``'checkpoint'`` keeps the masks saved in another run's file.
         checkpoint: That file.
         growth: ``'random'`` or ``'gradient'`` (RigL): where units grow.
         prune_rate: Part of the active units replaced at the first change; it falls along a cosine. 0 freezes the masks;
@@ -66,10 +69,12 @@ class SparseTrainingHook(Hook):
         seed: Of the draws; None takes the runner's.
 
     Raises:
-        ValueError: If an argument is of another type or out of range, or nothing is left to mask.
+        ValueError: If an argument is of another type or out of range; when training starts, also if nothing is left to
+            mask, the model is sharded (FSDP, DeepSpeed), or the hook runs before an ``EMAHook`` or after a
+            ``CheckpointHook``.
     """
 
-    # After EMAHook (NORMAL), whose average it masks, and before CheckpointHook (VERY_LOW), which saves the masks.
+    # After EMAHook (NORMAL), whose average it masks, and before CheckpointHook (VERY_LOW), which saves both.
     priority = 'BELOW_NORMAL'
 
     def __init__(
@@ -93,6 +98,8 @@ class SparseTrainingHook(Hook):
             raise ValueError(f"checkpoint must be given with init='checkpoint', and only there; got {checkpoint!r}")
         if growth not in ('random', 'gradient'):
             raise ValueError(f"growth must be 'random' or 'gradient'; got {growth!r}")
+        if seed is not None and not is_integer(seed):
+            raise ValueError(f'seed must be an integer or None; got {seed!r}')
         self.sparsity = number_in('sparsity', sparsity, 0, 1)
         self.granularity = granularity
         self.targets = targets
@@ -115,6 +122,7 @@ class SparseTrainingHook(Hook):
         self._exact = ExactResume()
         self._changed = False
         self._dense_grads: dict[str, Tensor] = {}
+        self._handles: list[RemovableHandle] = []
 
     @property
     def weights(self) -> Iterator[MaskedWeight]:
@@ -147,6 +155,7 @@ class SparseTrainingHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Make or restore the masks, and apply them."""
+        _check_order(self, runner.hooks)
         self._exact.before_train(runner)
         model = _unwrap(runner.model)
         self.layers = find_layers(model, self.granularity, self.targets)
@@ -158,11 +167,19 @@ class SparseTrainingHook(Hook):
             self._make_masks(runner)
         self._optimizer = self._find_optimizer(runner)
         for weight in self.weights:
-            weight.parameter.register_hook(_GradientMask(self, weight))
-        self._optimizer.register_step_post_hook(self._after_step)
+            if self.prune_rate > 0 or not weight.mask.all():
+                self._handles.append(weight.parameter.register_hook(_GradientMask(self, weight)))
+        self._handles.append(self._optimizer.register_step_post_hook(self._after_step))
         self._enforce()
         self._mask_averages(runner)
+        self._report(runner)
         print_log(f'sparse training: {len(self.layers)} layers, density {self.density:.4f}', logger='current')
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave model and optimiser."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Go on with the random numbers of the run that was stopped."""
@@ -185,13 +202,16 @@ class SparseTrainingHook(Hook):
         if self._changed:
             self._mask_averages(runner)
             self._changed = False
-            runner.message_hub.update_scalar('train/density', self.density)
+            self._report(runner)
+
+    def _report(self, runner: Runner) -> None:
+        """Record the density for the log."""
+        runner.message_hub.update_scalar('train/density', self.density)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return masks (a bit a unit), counts, counter and generator: tensors, numbers and strings only."""
+        """Return masks (a bit a unit), counter and generator: tensors, numbers and strings only."""
         return dict(
             step=self.step,
-            counts={layer.name: layer.count for layer in self.layers},
             masks={weight.name: pack_bits(weight.mask) for weight in self.weights},
             sizes={weight.name: weight.size for weight in self.weights},
             generator=self.generator.get_state(),
@@ -215,10 +235,8 @@ class SparseTrainingHook(Hook):
                 f'the masks of the checkpoint belong to other weights: {different[0][0]} and {len(different) - 1} more '
                 'differ; model, granularity and targets must be those of the run that saved it'
             )
-        for layer in self.layers:
-            layer.count = state['counts'][layer.name]
-            for weight in layer.weights:
-                weight.mask = unpack_bits(state['masks'][weight.name].cpu(), weight.size).to(weight.parameter.device)
+        for weight in self.weights:
+            weight.mask = unpack_bits(state['masks'][weight.name].cpu(), weight.size).to(weight.parameter.device)
 
     def _make_masks(self, runner: Runner) -> None:
         if self.init == 'checkpoint':
@@ -228,10 +246,15 @@ class SparseTrainingHook(Hook):
             self._load_masks(file[KEY])
             return
         if self.init == 'from_weights':
-            for layer in self.layers:
-                for weight in layer.weights:
-                    weight.mask = weight.per_unit(weight.parameter.detach().abs()) > 0
-                layer.count = int(layer.weights[0].mask.sum())
+            for weight in self.weights:
+                used = weight.per_unit(weight.parameter.detach().abs()) > 0
+                weight.mask = used if used.any() else ~used
+            if self.density == 1:
+                print_log(
+                    "init='from_weights' found no zeros in the weights, so nothing is masked",
+                    logger='current',
+                    level=logging.WARNING,
+                )
             return
         if self.init == 'snip':
             loader = runner.train_dataloader
@@ -251,8 +274,7 @@ class SparseTrainingHook(Hook):
             else:
                 counts = uniform_budget(sizes, *limits)
             for layer, count in zip(layers, counts, strict=True):
-                layer.count = count
-                draw_masks(layer, self.generator)
+                draw_masks(layer, count, self.generator)
 
     def _find_optimizer(self, runner: Runner) -> Optimizer:
         """Return the optimiser of the masked weights, which has to be one for all."""
@@ -287,9 +309,16 @@ class SparseTrainingHook(Hook):
 
     def _gains(self) -> Callable[[MaskedWeight], Tensor]:
         """Return what scores the units of a weight by the gradient that the masks kept from it."""
-        for grad in self._dense_grads.values():
-            all_reduce(grad)
-        return lambda weight: weight.per_unit(self._dense_grads[weight.name].abs())
+        grads = {w.name: self._dense_grads.pop(w.name, None) for w in self.weights}
+        grads = {
+            w.name: torch.zeros_like(w.parameter) if grads[w.name] is None else grads[w.name] for w in self.weights
+        }
+        if get_world_size() > 1:
+            together = torch.cat([grad.flatten() for grad in grads.values()])
+            all_reduce(together)
+            parts = together.split([grad.numel() for grad in grads.values()])
+            grads = {name: part.view_as(grads[name]) for name, part in zip(grads, parts, strict=True)}
+        return lambda weight: weight.per_unit(grads[weight.name].abs())
 
     @torch.no_grad()
     def _enforce(self) -> None:
@@ -313,6 +342,19 @@ class SparseTrainingHook(Hook):
                 averages = dict(hook.ema_model.module.named_parameters())
                 for weight in self.weights:
                     weight.apply(averages[weight.name].data)
+
+
+def _check_order(hook: SparseTrainingHook, hooks: Sequence[Hook]) -> None:
+    """Refuse a second hook, and priorities that would leave an average, or a checkpoint, behind the masks."""
+    for place, other in enumerate(hooks):
+        late = place > hooks.index(hook)
+        if isinstance(other, SparseTrainingHook) and other is not hook:
+            raise ValueError('custom_hooks has two SparseTrainingHooks; give one of them all targets')
+        if (isinstance(other, EMAHook) and late) or (isinstance(other, CheckpointHook) and not late):
+            raise ValueError(
+                f'SparseTrainingHook must run after EMAHook and before CheckpointHook, but {type(other).__name__} is '
+                'on the wrong side; leave out what sets their priority'
+            )
 
 
 class _GradientMask:

@@ -59,15 +59,10 @@ class SparseLayer:
     Attributes:
         name: What reports call it.
         weights: All of one shape.
-        count: Units that stay in each of the weights.
     """
 
     name: str
     weights: list[MaskedWeight]
-    count: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.count = self.size
 
     @property
     def size(self) -> int:
@@ -102,7 +97,7 @@ def find_layers(
     if isinstance(targets, str):
         layers = list(_large_kernels(model, granularity))
         if targets == 'all':
-            known = {weight.name for layer in layers for weight in layer.weights}
+            known = {id(weight.parameter) for layer in layers for weight in layer.weights}
             layers += _others(model, known)
     else:
         layers = list(_matching(model, granularity, targets))
@@ -129,12 +124,11 @@ def _large_kernels(model: nn.Module, granularity: Granularity) -> Iterator[Spars
                 yield from (SparseLayer(weight.name, [weight]) for weight in weights)
 
 
-def _others(model: nn.Module, known: set[str]) -> Iterator[SparseLayer]:
-    for prefix, module in model.named_modules():
-        name = f'{prefix}.weight'.lstrip('.')
-        is_layer = isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
-        if is_layer and module.weight.requires_grad and name not in known:
-            yield SparseLayer(name, [MaskedWeight(name, module.weight, 'weight')])
+def _others(model: nn.Module, known: set[int]) -> Iterator[SparseLayer]:
+    candidates = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)} - known
+    for name, parameter in model.named_parameters():  # each once, even if modules share it
+        if id(parameter) in candidates and parameter.requires_grad:
+            yield SparseLayer(name, [MaskedWeight(name, parameter, 'weight')])
 
 
 def _matching(model: nn.Module, granularity: Granularity, patterns: Sequence[str]) -> Iterator[SparseLayer]:

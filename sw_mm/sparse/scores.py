@@ -29,7 +29,7 @@ def snip_scores(
         generator: Of the CPU, in the same state in all processes; draws the batches.
 
     Returns:
-        For each layer, one score a unit, the mean over its parallel weights.
+        For each layer, one score a unit of each of its parallel weights, ``(weights, units)``.
     """
     size = getattr(loader, 'batch_size', None) or loader.batch_sampler.batch_size
     chosen = torch.randperm(len(loader.dataset), generator=generator).tolist()
@@ -48,12 +48,12 @@ def snip_scores(
         )
     scores = []
     for layer in layers:
-        total = torch.zeros(layer.size, device=layer.weights[0].parameter.device)
-        for weight in layer.weights:
+        score = torch.zeros(len(layer.weights), layer.size, device=layer.weights[0].parameter.device)
+        for row, weight in zip(score, layer.weights, strict=True):
             if grads[weight.name] is not None:
-                total += weight.per_unit((weight.parameter.detach() * grads[weight.name]).abs())
-        all_reduce(total)
-        scores.append(total / (len(layer.weights) * get_world_size()))
+                row += weight.per_unit((weight.parameter.detach() * grads[weight.name]).abs())
+        all_reduce(score)
+        scores.append(score / get_world_size())
     return scores
 
 

@@ -25,10 +25,10 @@ def cosine_prune_rate(step: int, steps: int, start: float, end: float = 0.005) -
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def draw_masks(layer: SparseLayer, generator: torch.Generator) -> None:
-    """Keep ``layer.count`` units drawn at random, the same ones in all its weights."""
+def draw_masks(layer: SparseLayer, count: int, generator: torch.Generator) -> None:
+    """Keep ``count`` units drawn at random, the same ones in all weights of a layer."""
     mask = torch.zeros(layer.size, dtype=torch.bool)
-    mask[torch.randperm(layer.size, generator=generator)[: layer.count]] = True
+    mask[torch.randperm(layer.size, generator=generator)[:count]] = True
     for weight in layer.weights:
         weight.mask = mask.to(weight.parameter.device)
 

@@ -2,6 +2,7 @@
 
 import copy
 import random
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 IMAGES = 16
@@ -52,7 +54,7 @@ def make_runner(tmp_path: Path) -> Callable[..., Runner]:
     def build(name: str = 'run', config: dict | None = None, resume: bool | str = False, **options) -> Runner:
         base = dict(
             default_scope='mmpretrain',
-            experiment_name=f'{name}-{random.random()}',
+            experiment_name=str(uuid.uuid4()),
             work_dir=str(tmp_path / name),
             model=dict(
                 type='ImageClassifier',
@@ -92,6 +94,7 @@ def make_runner(tmp_path: Path) -> Callable[..., Runner]:
     return build
 
 
-def sparse_hook(runner: Runner):
-    """The hook of a runner."""
-    return next(hook for hook in runner.hooks if type(hook).__name__ == 'SparseTrainingHook')
+@pytest.fixture
+def sparse_hook() -> Callable[[Runner], Hook]:
+    """Find the hook of a runner."""
+    return lambda runner: next(hook for hook in runner.hooks if type(hook).__name__ == 'SparseTrainingHook')
