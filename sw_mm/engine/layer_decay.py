@@ -6,6 +6,8 @@ from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
+from sw_mm.backbones.base import NUM_STAGES, Backbone
+
 
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Scale learning rates by ``decay_rate ** (num_layers + 1 - layer id)``.
@@ -14,34 +16,44 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     ``num_layers`` for the last stage, ``num_layers + 1`` for its output norms. Everything outside the backbone gets
     ``num_layers + 1`` too, hence the base learning rate. The backbone is ``model.backbone``, or the model itself.
 
+    With ``decay_type='stage_wise'`` the ids are coarser: 0 for the stem and every layer between stages, s + 1 for stage
+    s (from 0), ``num_layers + 1`` for the rest. The last stage has id 4 whatever ``num_layers`` is, so a larger value
+    slows all of the backbone down, by ``decay_rate ** (num_layers - 3)`` at least. The official recipes with 6 and 12
+    mean that.
+
     Parameters of at most one dimension (biases, norms, layer scales) get no weight decay. All options of
     ``mmengine.optim.DefaultOptimWrapperConstructor`` apply too; one that sets a weight decay wins over this rule.
     Frozen parameters are left out, shared ones are taken once, at their first place. Parameters that end up with the
     same options share one group, which also carries its ``layer_id``.
 
-    Source: the optimiser constructors of shift-wiseConv's ADE20K (``num_layers`` 9) and COCO (12) code, which follow
-    ConvNeXt's.
+    Source: the optimiser constructors of shift-wiseConv's ADE20K (``num_layers`` 9) and COCO (12) code, and of SLaK's
+    ADE20K code (``'stage_wise'``, 6 and 12), which follow ConvNeXt's.
 
     Args:
         optim_wrapper_cfg: Config of the optimiser wrapper, with its ``optimizer``.
         paramwise_cfg: ``decay_rate`` in (0, 1], required; ``num_layers``, by default what the backbone counts. A larger
-            value leaves a gap below the last stage, as in the official COCO recipe. The rest is for the base class.
+            value leaves a gap below the last stage, as in the official COCO recipe; ``decay_type``, ``'layer_wise'``
+            (default) or ``'stage_wise'``. The rest is for the base class.
 
     Raises:
-        ValueError: If ``decay_rate``, ``num_layers`` or the optimiser's ``lr`` is missing or out of range.
-        TypeError: If the backbone has no ``get_layer_depth``.
+        ValueError: If ``decay_rate``, ``num_layers``, ``decay_type`` or the optimiser's ``lr`` is missing or out of
+            range.
+        TypeError: If the backbone has no ``get_layer_depth``, or is none of this package with ``'stage_wise'``.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
         super().__init__(optim_wrapper_cfg, dict(paramwise_cfg or {}))
         self.decay_rate = self.paramwise_cfg.get('decay_rate')
         self.num_layers = self.paramwise_cfg.get('num_layers')
+        self.decay_type = self.paramwise_cfg.get('decay_type', 'layer_wise')
         if type(self.decay_rate) not in (int, float) or not 0 < self.decay_rate <= 1:
             raise ValueError(
                 f'paramwise_cfg.decay_rate must be a number in (0, 1]; got {self.decay_rate!r}; 1.0 means no decay'
             )
         if self.num_layers is not None and (type(self.num_layers) is not int or self.num_layers < 1):
             raise ValueError(f'paramwise_cfg.num_layers must be a positive integer; got {self.num_layers!r}')
+        if self.decay_type not in ('layer_wise', 'stage_wise'):
+            raise ValueError(f"paramwise_cfg.decay_type must be 'layer_wise' or 'stage_wise'; got {self.decay_type!r}")
         if self.base_lr is None:
             raise ValueError('optimizer.lr must be given: layer decay scales it')
 
@@ -53,7 +65,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def _scaled_groups(self, model: nn.Module, singles: list[dict]) -> list[dict]:
         """Turn the base class' groups of one parameter each into groups of equal options."""
-        layer_ids, num_layers = self._layer_ids(model)
+        layer_ids, num_layers = self._layer_ids(model) if self.decay_type == 'layer_wise' else self._stage_ids(model)
         seen, groups = set(), {}
         for single in singles:
             options = dict(single)
@@ -73,7 +85,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def _layer_ids(self, model: nn.Module) -> tuple[dict[nn.Parameter, int], int]:
         """Return the layer id of every parameter, and the number of layers."""
-        backbone, prefix = (model.backbone, 'backbone.') if hasattr(model, 'backbone') else (model, '')
+        backbone, prefix = _backbone_of(model)
         if not hasattr(backbone, 'get_layer_depth'):
             raise TypeError(
                 'layer decay needs a backbone with get_layer_depth(param_name, prefix), and '
@@ -86,13 +98,32 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         }
         native = max(count for _, count in places.values()) - 2
         num_layers = self.num_layers or native
-        inner = max((depth for depth, _ in places.values() if depth < native), default=0)
-        if num_layers < inner and self.decay_rate < 1:
-            raise ValueError(f'paramwise_cfg.num_layers={num_layers} is too small: this backbone needs {inner} or more')
+        self._check_num_layers(num_layers, max((depth for depth, _ in places.values() if depth < native), default=0))
         ids = dict.fromkeys(model.parameters(), num_layers + 1)
         for param, (depth, _) in places.items():
             ids[param] = depth if depth < native else depth + num_layers - native
         return ids, num_layers
+
+    def _stage_ids(self, model: nn.Module) -> tuple[dict[nn.Parameter, int], int]:
+        """Return the stage-wise id of every parameter, and the number of layers."""
+        backbone, _ = _backbone_of(model)
+        if not isinstance(backbone, Backbone):
+            raise TypeError(
+                "paramwise_cfg.decay_type='stage_wise' needs a backbone of sw_mm, which knows its stages; "
+                f"{type(backbone).__name__} is none: use 'layer_wise'"
+            )
+        num_layers = self.num_layers or NUM_STAGES
+        self._check_num_layers(num_layers, NUM_STAGES)
+        ids = dict.fromkeys(model.parameters(), num_layers + 1)
+        for stage, blocks in enumerate(backbone.stages):
+            ids.update(dict.fromkeys(backbone.entry(stage).parameters(), 0))
+            for block in blocks:
+                ids.update(dict.fromkeys(block.parameters(), stage + 1))
+        return ids, num_layers
+
+    def _check_num_layers(self, num_layers: int, least: int) -> None:
+        if num_layers < least and self.decay_rate < 1:
+            raise ValueError(f'paramwise_cfg.num_layers={num_layers} is too small: this backbone needs {least} or more')
 
     def _summary(self, groups: Iterable[dict], num_layers: int) -> str:
         rows = [
@@ -100,5 +131,10 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             f'  {len(group["params"]):7}'
             for group in groups
         ]
-        title = f'Layer decay {self.decay_rate} over {num_layers} layers'
+        title = f'Layer decay {self.decay_rate} over {num_layers} layers, {self.decay_type}'
         return '\n'.join([title, 'layer         lr  weight decay  tensors', *rows])
+
+
+def _backbone_of(model: nn.Module) -> tuple[nn.Module, str]:
+    """Return the backbone and the prefix of its parameters' names."""
+    return (model.backbone, 'backbone.') if hasattr(model, 'backbone') else (model, '')

@@ -8,6 +8,7 @@ import torch
 from mmengine.logging import MMLogger
 from torch import nn
 
+from sw_mm import backbones
 from sw_mm.backbones import ShiftWiseNet
 from sw_mm.engine import LayerDecayOptimWrapperConstructor
 
@@ -85,6 +86,58 @@ def test_ids_and_learning_rates_of_the_official_recipes(segmentor, num_layers, d
         assert groups[name]['lr'] == pytest.approx(LR * decay_rate ** (num_layers + 1 - layer_id), rel=1e-12), name
     used = {group['layer_id'] for group in groups.values()}
     assert used == {*range(9), num_layers, num_layers + 1}
+
+
+# Names of parameters of every design, with their stage-wise ids; N stands for num_layers.
+STAGE_IDS = {
+    'SLaK': {
+        'downsample_layers.0.0.weight': 0,
+        'downsample_layers.3.1.bias': 0,
+        'stages.0.0.gamma': 1,
+        'stages.2.8.large_kernel.LoRA1.conv.weight': 3,
+        'stages.3.2.pwconv2.weight': 4,
+        'norm3.weight': 'N+1',
+    },
+    'RepLKNet': {
+        'stem.0.conv.weight': 0,
+        'transitions.2.1.bn.weight': 0,
+        'stages.0.blocks.0.prelkb_bn.weight': 1,
+        'stages.2.blocks.35.pw2.conv.weight': 3,
+        'stages.3.blocks.3.preffn_bn.bias': 4,
+        'stages.3.norm.weight': 'N+1',
+    },
+    'LargeKernelMobileNetV2': {
+        'conv1.conv.weight': 0,
+        'layer1.0.conv.0.conv.weight': 0,
+        'layer2.0.conv.0.conv.weight': 1,
+        'layer4.0.conv.0.conv.weight': 0,
+        'layer7.0.conv.2.bn.weight': 4,
+    },
+}
+
+
+@pytest.mark.parametrize('num_layers', [None, 6, 12])
+@pytest.mark.parametrize('family', STAGE_IDS)
+def test_stage_wise_ids(family, num_layers):
+    options = dict(norm_intermediate_features=True) if family == 'RepLKNet' else {}
+    with torch.device('meta'):
+        model = Segmentor(getattr(backbones, family)(out_indices=(0, 1, 2, 3), gap_before_final_norm=False, **options))
+    given = {} if num_layers is None else dict(num_layers=num_layers)
+    groups = groups_by_name(model, build(model, decay_rate=0.9, decay_type='stage_wise', **given))
+
+    assert groups.keys() == dict(model.named_parameters()).keys()
+    num_layers = num_layers or 4
+    for name, layer_id in {**STAGE_IDS[family], 'decode_head.weight': 'N+1'}.items():
+        layer_id = num_layers + 1 if layer_id == 'N+1' else layer_id
+        group = groups[name if name.startswith('decode') else f'backbone.{name}']
+        assert group['layer_id'] == layer_id, name
+        assert group['lr'] == pytest.approx(LR * 0.9 ** (num_layers + 1 - layer_id), rel=1e-12), name
+    assert {group['layer_id'] for group in groups.values()} == {0, 1, 2, 3, 4, num_layers + 1}
+
+
+def test_stage_wise_decay_needs_stages():
+    with pytest.raises(TypeError, match=r"'stage_wise' needs a backbone of sw_mm.*FlatNet is none"):
+        build(Segmentor(FlatNet()), decay_rate=0.8, decay_type='stage_wise')
 
 
 def test_the_backbone_counts_its_layers_if_asked(segmentor):
@@ -202,6 +255,8 @@ def test_upstream_backbones_work(upstream):
         (dict(decay_rate=0.8, num_layers=9.0), 'num_layers'),
         (dict(decay_rate=0.8, num_layers=True), 'num_layers'),
         (dict(decay_rate=0.8, num_layers=7), 'num_layers=7 is too small: this backbone needs 8'),
+        (dict(decay_rate=0.8, num_layers=3, decay_type='stage_wise'), 'num_layers=3 is too small: .* needs 4'),
+        (dict(decay_rate=0.8, decay_type='stagewise'), "decay_type must be 'layer_wise' or 'stage_wise'"),
     ],
 )
 def test_bad_options_are_refused(segmentor, paramwise_cfg, message):
