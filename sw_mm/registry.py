@@ -92,7 +92,9 @@ DATASETS = _child(
         'CityscapesDataset': 'sw_mm.datasets.segmentation',
         'CocoDataset': 'sw_mm.datasets.detection',
         'ImageNet': 'sw_mm.datasets.classification',
+        'ImageNet21k': 'sw_mm.datasets.classification',
         'LandCoverDataset': 'sw_mm.datasets.segmentation',
+        'VOCDataset': 'sw_mm.datasets.detection',
     },
     bare=False,
 )

@@ -1,6 +1,7 @@
 """mmdetection's data sets with checked data roots."""
 
 from mmdet.datasets import CocoDataset as _CocoDataset
+from mmdet.datasets import VOCDataset as _VOCDataset
 
 from .checked import CheckedDataMixin
 
@@ -14,4 +15,14 @@ class CocoDataset(CheckedDataMixin, _CocoDataset):
     )
     ALSO_CHANGE = (
         ', and the evaluators by `val_evaluator.ann_file=FILE test_evaluator.ann_file=FILE`, which name the full path'
+    )
+
+
+class VOCDataset(CheckedDataMixin, _VOCDataset):
+    """``mmdet.datasets.VOCDataset`` that says what is missing, and where to get it."""
+
+    HOW_TO_GET = (
+        'Get VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar from '
+        'http://host.robots.ox.ac.uk/pascal/VOC/voc2007 and unpack both in data, which makes data/VOCdevkit/VOC2007, '
+        'with JPEGImages, Annotations and ImageSets/Main in it.'
     )
