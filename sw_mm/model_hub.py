@@ -12,6 +12,9 @@ MIM = Path(__file__).parent / '.mim'
 def register_models(apis: ModuleType) -> None:
     """Let ``mmpretrain.list_models`` and ``mmpretrain.get_model`` know the models of ``model-index.yml``, once.
 
+    Their ``Weights`` are official files under official names, of which mmpretrain would load what happens to fit. So
+    ``pretrained=True`` finds no weights; ``init_cfg`` of the backbone and the converter take these files.
+
     Args:
         apis: The module ``mmpretrain.apis.model``.
     """
@@ -24,3 +27,6 @@ def register_models(apis: ModuleType) -> None:
         )
         return
     apis.ModelHub.register_model_index(index, config_prefix=MIM)
+    for model in apis.ModelHub._models_dict.values():
+        if Path(model.filepath).is_relative_to(MIM):
+            model.weights = None
