@@ -1,9 +1,14 @@
-"""Small data sets in the layout of the real ones, generated once a test run. Tests only read them."""
+"""Small data sets in the layout of the real ones, generated once a test run, and configs cut down to them.
+
+Tests only read the data sets.
+"""
 
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +130,187 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope='session')
+def imagenet21k(imagenet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ImageNet-21K: training images only, here those of ImageNet-1K."""
+    root = tmp_path_factory.mktemp('imagenet21k')
+    (root / 'train').symlink_to(imagenet / 'train')
+    return root
+
+
+@pytest.fixture(scope='session')
+def voc2007(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """VOCdevkit: VOC 2007 with 4 training and 2 test images, an object and a difficult one each."""
+    root = tmp_path_factory.mktemp('voc') / 'VOCdevkit'
+    year, (height, width) = root / 'VOC2007', SIZE
+    for split, first, count in (('trainval', 0, 4), ('test', 4, 2)):
+        names = [f'{number:06d}' for number in range(first, first + count)]
+        for seed, name in enumerate(names, first):
+            rows, columns = write_scene(year / 'JPEGImages' / f'{name}.jpg', seed)
+            objects = ''.join(
+                f'<object><name>{thing}</name><difficult>{difficult}</difficult><bndbox><xmin>{left + 1}</xmin>'
+                f'<ymin>{top + 1}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax></bndbox></object>'
+                for thing, difficult, left, top, right, bottom in (
+                    ('dog', 0, columns.start, rows.start, columns.stop, rows.stop),
+                    ('person', 1, 0, 0, 40, 40),
+                )
+            )
+            file = year / 'Annotations' / f'{name}.xml'
+            file.parent.mkdir(exist_ok=True)
+            size = f'<size><width>{width}</width><height>{height}</height><depth>3</depth></size>'
+            file.write_text(f'<annotation>{size}{objects}</annotation>')
+        listed = year / 'ImageSets/Main' / f'{split}.txt'
+        listed.parent.mkdir(parents=True, exist_ok=True)
+        listed.write_text('\n'.join(names))
+    return root
+
+
+# Fixture of each data set's small stand-in, and where configs look for the real one, below the working directory.
+DATA = {
+    'ADE20KDataset': ('ade20k', 'data/ade/ADEChallengeData2016'),
+    'CityscapesDataset': ('cityscapes', 'data/cityscapes'),
+    'CocoDataset': ('coco', 'data/coco'),
+    'ImageNet': ('imagenet', 'data/imagenet'),
+    'ImageNet21k': ('imagenet21k', 'data/imagenet21k'),
+    'VOCDataset': ('voc2007', 'data/VOCdevkit'),
+}
+# The smallest four stages, for backbones that take an architecture as a dict.
+DEPTHS, CHANNELS = (1, 1, 2, 1), (8, 16, 32, 64)
+
+
+def shrink_backbone(backbone: dict) -> tuple[dict[str, object], list[int]]:
+    """Return options that make a backbone of the same family small, kernels and all else left, and its widths."""
+    from mmengine.registry import MODELS
+    from torch import device, empty
+
+    kind = MODELS.get(backbone['type'])
+    options = {}
+    if 'arch' in backbone:
+        arch = kind.arch_settings[backbone['arch'].lower()]
+        small = {**arch, 'depths': DEPTHS, 'channels': CHANNELS}
+        options = {'arch._delete_': True, **{f'arch.{key}': value for key, value in small.items()}}
+        if 'width_factor' in signature(kind).parameters:
+            options['width_factor'] = 1.0
+        backbone = {**backbone, **options, 'arch': small}
+    else:
+        options['width_factor'] = 0.1
+        backbone = {**backbone, **options}
+    arguments = {key: value for key, value in backbone.items() if '.' not in key and key not in ('type', 'init_cfg')}
+    with device('meta'):
+        widths = [output.shape[1] for output in kind(**arguments).eval()(empty(1, 3, 64, 64))]
+    return {f'model.backbone.{key}': value for key, value in options.items()}, widths
+
+
+def shrink_heads(model: dict, widths: list[int]) -> dict[str, object]:
+    """Return options that fit heads to the widths of a small backbone and make them narrow, with few proposals."""
+    options = {}
+    for name in ('decode_head', 'auxiliary_head'):
+        if name in model:
+            index = model[name].in_index
+            fitting = widths[index] if isinstance(index, int) else [widths[i] for i in index]
+            options |= {f'model.{name}.in_channels': fitting, f'model.{name}.channels': 8}
+            if 'c1_in_channels' in model[name]:
+                options |= {f'model.{name}.c1_in_channels': widths[0], f'model.{name}.c1_channels': 8}
+    if 'head' in model:
+        options['model.head.in_channels'] = widths[-1]
+    if 'neck' in model:
+        options['model.neck.in_channels'] = widths
+    if 'size' in model.get('data_preprocessor', {}):
+        options['model.data_preprocessor.size'] = (64, 64)
+    if model.get('test_cfg', {}).get('mode') == 'slide':
+        options |= {'model.test_cfg.crop_size': (64, 64), 'model.test_cfg.stride': (43, 43)}
+    if 'bbox_head' in model:
+        options |= {
+            'model.bbox_head.feat_channels': 64,  # group norm has 32 groups
+            'model.test_cfg.score_thr': 0.0,
+            'model.test_cfg.nms_pre': 16,
+            'model.test_cfg.max_per_img': 4,
+        }
+    if 'roi_head' in model:
+        heads, samplers = {'': model.roi_head.bbox_head}, ['']
+        if isinstance(model.roi_head.bbox_head, list):
+            heads = {f'.{stage}': head for stage, head in enumerate(model.roi_head.bbox_head)}
+            samplers = list(heads)
+        for stage, head in heads.items():
+            options[f'model.roi_head.bbox_head{stage}.fc_out_channels'] = 32
+            if 'conv_out_channels' in head:
+                options[f'model.roi_head.bbox_head{stage}.conv_out_channels'] = 16
+        if 'mask_head' in model.roi_head:
+            options['model.roi_head.mask_head.conv_out_channels'] = 16
+        options |= {
+            **{f'model.train_cfg.rcnn{stage}.sampler.num': 16 for stage in samplers},
+            'model.train_cfg.rpn_proposal.max_per_img': 16,
+            'model.test_cfg.rpn.max_per_img': 16,
+            'model.test_cfg.rcnn.score_thr': 0.0,
+            'model.test_cfg.rcnn.max_per_img': 4,
+        }
+    return options
+
+
+def shrink_pipeline(place: str, transforms: list) -> dict[str, object]:
+    """Return options that bring the transforms of a pipeline to images of 64 x 96."""
+    options = {}
+    for number, transform in enumerate(transforms):
+        here = f'{place}.{number}'
+        if isinstance(transform, list):
+            options |= shrink_pipeline(here, transform)
+            continue
+        kind = transform['type']
+        if 'transforms' in transform:
+            options |= shrink_pipeline(f'{here}.transforms', transform['transforms'])
+        elif kind == 'RandomResizedCrop':
+            options[f'{here}.scale'] = 64
+        elif kind == 'ResizeEdge':
+            options[f'{here}.scale'] = 72
+        elif kind == 'CenterCrop':
+            options[f'{here}.crop_size'] = 64
+        elif kind == 'RandomChoiceResize':
+            options[f'{here}.scales'] = [(64, 96)]
+        elif kind == 'RandomCrop':
+            options[f'{here}.crop_size'] = (48, 72) if 'crop_type' in transform else (64, 64)
+        elif kind in ('Resize', 'RandomResize') and 'scale' in transform:
+            square = not transform.get('keep_ratio')
+            options[f'{here}.scale'] = (64, 64) if square else (96, 64)
+        elif kind == 'Resize':
+            options[f'{here}.scale_factor'] = 1.0
+    return options
+
+
+def shrink_loop(cfg: dict) -> dict[str, object]:
+    """Return options for two iterations, or one or two short epochs, and an evaluation."""
+    options = {'default_hooks.logger.interval': 1}
+    if 'max_iters' in cfg.train_cfg:
+        return options | {
+            'train_cfg.max_iters': 2,
+            'train_cfg.val_interval': 2,
+            'default_hooks.checkpoint.interval': 2,
+        }
+    if cfg.default_scope == 'mmdet':
+        return options | {'train_cfg.max_epochs': 1}
+    for number, scheduler in enumerate(cfg.param_scheduler):
+        edge = 'end' if scheduler.type == 'LinearLR' else 'begin'
+        if scheduler.get(edge):
+            options[f'param_scheduler.{number}.{edge}'] = 1
+    return options | {'train_cfg.max_epochs': 2}
+
+
+def shrink(cfg) -> dict[str, object]:
+    """Return ``--cfg-options`` that cut a config down to seconds on a CPU: everything small, nothing left out."""
+    import sw_mm.registry  # noqa: F401
+
+    backbone, widths = shrink_backbone(cfg.model.backbone)
+    options = {**backbone, **shrink_heads(cfg.model, widths), **shrink_loop(cfg), 'train_dataloader.batch_size': 2}
+    for split in ('train', 'val', 'test'):
+        name = f'{split}_dataloader'
+        if cfg[name] is None:
+            continue
+        options |= {f'{name}.num_workers': 0, f'{name}.persistent_workers': False}
+        options |= shrink_pipeline(f'{name}.dataset.pipeline', cfg[name].dataset.pipeline)
+        if cfg.default_scope == 'mmpretrain':
+            options[f'{name}.dataset.indices'] = 4
+    return options | shrink_pipeline('tta_pipeline', cfg.get('tta_pipeline', []))
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A config of ``configs/`` with the data set it expects, and options that cut it down to seconds on a CPU.
@@ -135,7 +321,7 @@ class Recipe:
         library: What ``mim`` calls the library that trains it.
         place: Where the config looks for the data set, below the working directory.
         data: Root of a small data set in the right layout.
-        options: ``--cfg-options``: a tenth of the width, small images, one or two short epochs.
+        options: ``--cfg-options``: a small net and small images, one or two short epochs.
     """
 
     name: str
@@ -151,88 +337,29 @@ class Recipe:
         (directory / self.place).symlink_to(self.data)
 
 
-LOADERS = {
-    f'{split}_dataloader.{option}': value
-    for split in ('train', 'val', 'test')
-    for option, value in (('num_workers', 0), ('persistent_workers', False))
-}
-SEGMENTOR = {
-    **LOADERS,
-    'model.backbone.width_factor': 0.1,
-    'model.decode_head.in_channels': [8, 16, 32, 64],
-    'model.decode_head.channels': 8,
-    'model.auxiliary_head.in_channels': 32,
-    'model.auxiliary_head.channels': 8,
-    'model.data_preprocessor.size': (64, 64),
-    'train_dataloader.dataset.pipeline.2.scale': (96, 64),
-    'train_dataloader.dataset.pipeline.3.crop_size': (64, 64),
-    'val_dataloader.dataset.pipeline.1.scale': (96, 64),
-    'test_dataloader.dataset.pipeline.1.scale': (96, 64),
-    'train_cfg.max_iters': 2,
-    'train_cfg.val_interval': 2,
-    'default_hooks.checkpoint.interval': 2,
-    'default_hooks.logger.interval': 1,
-}
+@pytest.fixture
+def recipe_of(request: pytest.FixtureRequest) -> Callable[[Path], Recipe]:
+    """Make the recipe of any config."""
+
+    def make(config: Path) -> Recipe:
+        from mmengine.config import Config
+
+        cfg = Config.fromfile(config)
+        name, place = DATA[cfg.train_dataloader.dataset.type.removeprefix('sw_mm.')]
+        return Recipe(name, config, cfg.default_scope, place, request.getfixturevalue(name), shrink(cfg))
+
+    return make
+
+
 RECIPES = {
-    'ade20k': (
-        'upernet_sw_ade20k.py',
-        'mmseg',
-        'data/ade/ADEChallengeData2016',
-        {**SEGMENTOR, 'model.test_cfg.crop_size': (64, 64), 'model.test_cfg.stride': (43, 43)},
-    ),
-    'cityscapes': ('upernet_sw_cityscapes.py', 'mmseg', 'data/cityscapes', SEGMENTOR),
-    'coco': (
-        'cascade_mask_rcnn_sw_coco.py',
-        'mmdet',
-        'data/coco',
-        {
-            **LOADERS,
-            'model.backbone.width_factor': 0.1,
-            'model.neck.in_channels': [8, 16, 32, 64],
-            **{f'model.roi_head.bbox_head.{stage}.conv_out_channels': 16 for stage in range(3)},
-            **{f'model.roi_head.bbox_head.{stage}.fc_out_channels': 32 for stage in range(3)},
-            'model.roi_head.mask_head.conv_out_channels': 16,
-            **{f'model.train_cfg.rcnn.{stage}.sampler.num': 16 for stage in range(3)},
-            'model.train_cfg.rpn_proposal.max_per_img': 16,
-            'model.test_cfg.rpn.max_per_img': 16,
-            'model.test_cfg.rcnn.score_thr': 0.0,
-            'model.test_cfg.rcnn.max_per_img': 4,
-            'train_dataloader.dataset.pipeline.3.transforms.0.0.scales': [(64, 96)],
-            'train_dataloader.dataset.pipeline.3.transforms.1.0.scales': [(64, 96)],
-            'train_dataloader.dataset.pipeline.3.transforms.1.2.scales': [(64, 96)],
-            'val_dataloader.dataset.pipeline.1.scale': (96, 64),
-            'test_dataloader.dataset.pipeline.1.scale': (96, 64),
-            'train_cfg.max_epochs': 1,
-            'default_hooks.logger.interval': 1,
-        },
-    ),
-    'imagenet': (
-        'sw_imagenet.py',
-        'mmpretrain',
-        'data/imagenet',
-        {
-            **LOADERS,
-            'model.backbone.width_factor': 0.1,
-            'model.head.in_channels': 64,
-            'train_dataloader.batch_size': 2,
-            'train_dataloader.dataset.pipeline.1.scale': 64,
-            'val_dataloader.dataset.pipeline.1.scale': 72,
-            'val_dataloader.dataset.pipeline.2.crop_size': 64,
-            'test_dataloader.dataset.pipeline.1.scale': 72,
-            'test_dataloader.dataset.pipeline.2.crop_size': 64,
-            **{f'{split}_dataloader.dataset.indices': 4 for split in ('train', 'val', 'test')},
-            'param_scheduler.0.end': 1,
-            'param_scheduler.1.begin': 1,
-            'train_cfg.max_epochs': 2,
-            'default_hooks.logger.interval': 1,
-        },
-    ),
+    'ade20k': 'upernet_sw_ade20k.py',
+    'cityscapes': 'upernet_sw_cityscapes.py',
+    'coco': 'cascade_mask_rcnn_sw_coco.py',
+    'imagenet': 'sw_imagenet.py',
 }
 
 
 @pytest.fixture(params=RECIPES)
-def recipe(request: pytest.FixtureRequest) -> Recipe:
-    """Each of the four recipes."""
-    config, library, place, options = RECIPES[request.param]
-    configs = Path(__file__).parents[1] / 'configs'
-    return Recipe(request.param, configs / config, library, place, request.getfixturevalue(request.param), options)
+def recipe(request: pytest.FixtureRequest, recipe_of: Callable[[Path], Recipe]) -> Recipe:
+    """Each of the four recipes with short names."""
+    return recipe_of(Path(__file__).parents[1] / 'configs' / RECIPES[request.param])

@@ -135,6 +135,14 @@ def test_an_unknown_name_is_not_found():
         MODELS.build(dict(type='sw_mm.NoSuchNet'))
 
 
+def test_official_weights_are_not_loaded_as_if_they_were_ours():
+    from mmpretrain import get_model
+
+    tiny = dict(_delete_=True, depths=(1, 1, 1, 1), channels=(8, 8, 8, 8))
+    with pytest.warns(UserWarning, match='Unable to find pre-defined checkpoint'):
+        get_model('replknet-31b_32xb64-300e_in1k', pretrained=True, backbone=dict(arch=tiny), head=dict(in_channels=8))
+
+
 def test_mmpretrain_builds_our_models_by_name():
     from mmpretrain import get_model
 

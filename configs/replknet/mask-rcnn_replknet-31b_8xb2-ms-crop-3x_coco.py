@@ -1,0 +1,20 @@
+"""Mask R-CNN with RepLKNet-31B on COCO, 36 epochs on 8 GPUs x 2 images, sizes and crops as for the cascade.
+
+A recipe of this project, after that of the cascade: the authors publish neither one nor a result.
+"""
+
+_base_ = [
+    '../_base_/models/mask_rcnn.py',
+    '../_base_/datasets/coco_instance_ms_crop.py',
+    '../_base_/schedules/coco_adamw_3x.py',
+    'mmdet::_base_/default_runtime.py',
+]
+
+model = dict(
+    backbone=dict(type='sw_mm.RepLKNet', arch='31b', drop_path_rate=0.6),
+    neck=dict(in_channels=[128, 256, 512, 1024]),
+)
+
+optim_wrapper = dict(paramwise_cfg=dict(norm_decay_mult=0.0))
+train_dataloader = dict(batch_size=2)
+auto_scale_lr = dict(enable=False, base_batch_size=16)
