@@ -196,6 +196,19 @@ class Backbone(BaseModule):
                 depth = (1, 2, 3 + int(indices[1]) // 3, last)[int(indices[0])]
         return depth, last + 2
 
+    def stage_ids(self) -> dict[nn.Parameter, int]:
+        """Return the place of every parameter, for stage-wise learning rate decay.
+
+        It is 0 in the stem and the layers between stages, s + 1 in the blocks of stage s; norms of the outputs have
+        none.
+        """
+        ids = {}
+        for stage, blocks in enumerate(self.stages):
+            ids |= dict.fromkeys(self.entry(stage).parameters(), 0)
+            for block in blocks:
+                ids |= dict.fromkeys(block.parameters(), stage + 1)
+        return ids
+
     def switch_to_deploy(self, form: Literal['full', 'official'] = 'full') -> None:
         """Fold every block for inference, in place and exactly; a second call changes nothing.
 

@@ -6,8 +6,6 @@ from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
-from sw_mm.backbones.base import NUM_STAGES, Backbone
-
 
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Scale learning rates by ``decay_rate ** (num_layers + 1 - layer id)``.
@@ -107,19 +105,16 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def _stage_ids(self, model: nn.Module) -> tuple[dict[nn.Parameter, int], int]:
         """Return the stage-wise id of every parameter, and the number of layers."""
         backbone, _ = _backbone_of(model)
-        if not isinstance(backbone, Backbone):
+        if not hasattr(backbone, 'stage_ids'):
             raise TypeError(
                 "paramwise_cfg.decay_type='stage_wise' needs a backbone of sw_mm, which knows its stages; "
                 f"{type(backbone).__name__} is none: use 'layer_wise'"
             )
-        num_layers = self.num_layers or NUM_STAGES
-        self._check_num_layers(num_layers, NUM_STAGES)
-        ids = dict.fromkeys(model.parameters(), num_layers + 1)
-        for stage, blocks in enumerate(backbone.stages):
-            ids.update(dict.fromkeys(backbone.entry(stage).parameters(), 0))
-            for block in blocks:
-                ids.update(dict.fromkeys(block.parameters(), stage + 1))
-        return ids, num_layers
+        places = backbone.stage_ids()
+        least = max(places.values())
+        num_layers = self.num_layers or least
+        self._check_num_layers(num_layers, least)
+        return {**dict.fromkeys(model.parameters(), num_layers + 1), **places}, num_layers
 
     def _check_num_layers(self, num_layers: int, least: int) -> None:
         if num_layers < least and self.decay_rate < 1:
