@@ -9,11 +9,12 @@ subset of the libraries may be installed.
 - ``mmcv_ops``: stands in for ``mmcv._ext`` where mmcv carries no compiled operators.
 - ``numpy2``: repairs what NumPy 2 broke in mmcv.
 - ``launch``: ``--launcher pytorch`` and automatic mixed precision on machines without a GPU.
+- ``compiling``: ``compile=True`` in a config trains with today's torch.
 """
 
 from functools import cache
 
-from sw_mm.compat import launch, mmcv_ops, numpy2, stacks, torch_load
+from sw_mm.compat import compiling, launch, mmcv_ops, numpy2, stacks, torch_load
 
 
 @cache
@@ -28,6 +29,7 @@ def install() -> None:
     mmcv_ops.install()
     launch.install()
     numpy2.install()
+    compiling.install()
 
 
 install()

@@ -1,6 +1,7 @@
 """The commands a user types, on generated data at the usual places."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -81,11 +82,16 @@ def test_resume(mim):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('recipe', ['cityscapes'], indirect=True)
+@pytest.mark.parametrize('recipe', ['cityscapes', 'coco', 'imagenet'], indirect=True)
 def test_two_processes(mim):
+    """Over gloo, with the synchronised norms of the recipes turned into local ones."""
     output = mim.train('--launcher', 'pytorch', '--gpus', '2')
     assert 'Distributed training: True' in output
-    assert 'Iter(train) [2/2]' in output
+    assert 'GPU number: 2' in output
+    assert 'SyncBatchNorm runs on GPUs only' in output
+    # Each process has half of the four images.
+    assert re.search(r'\(train\) \[2/2\]|\(train\) \[\d\]\[1/1\]', output)
+    assert METRIC[mim.recipe.library] in output
 
 
 @pytest.mark.slow
