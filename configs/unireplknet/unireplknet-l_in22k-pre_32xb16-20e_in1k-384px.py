@@ -1,0 +1,15 @@
+"""UniRepLKNet-L of ImageNet-22K on ImageNet-1K at 384 pixels, 20 epochs on 32 GPUs x 16 images.
+
+Official result (https://github.com/AILab-CVPR/UniRepLKNet): 87.9 top-1. Start it with `--cfg-options
+model.backbone.init_cfg.checkpoint=FILE`, FILE being unireplknet_l_in22k_pretrain.pth. On 8 GPUs,
+`optim_wrapper.accumulative_counts=4` keeps the 512 images an update.
+"""
+
+_base_ = './unireplknet-s_in22k-pre_32xb16-30e_in1k-384px.py'
+
+model = dict(
+    backbone=dict(arch='l', drop_path_rate=0.3),
+    head=dict(in_channels=1536, loss=dict(label_smooth_val=0.3)),
+)
+train_cfg = dict(max_epochs=20)
+custom_hooks = [dict(type='EMAHook', momentum=1e-4, update_buffers=True, priority='ABOVE_NORMAL')]

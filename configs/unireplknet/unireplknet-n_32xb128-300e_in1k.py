@@ -1,0 +1,14 @@
+"""UniRepLKNet-N on ImageNet-1K, 300 epochs on 32 GPUs x 128 images.
+
+Official result (https://github.com/AILab-CVPR/UniRepLKNet): 81.6 top-1. On 8 GPUs,
+`optim_wrapper.accumulative_counts=4` keeps the 4096 images an update.
+"""
+
+_base_ = './unireplknet-t_32xb128-300e_in1k.py'
+
+# Small nets are mixed less.
+model = dict(
+    backbone=dict(arch='n', drop_path_rate=0.1),
+    head=dict(in_channels=640),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.5), dict(type='CutMix', alpha=0.5)]),
+)
