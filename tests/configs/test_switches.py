@@ -3,7 +3,6 @@
 One small model stands for all in the short run; the recipes of the three libraries follow in the long one.
 """
 
-
 import pytest
 import torch
 from mmengine.config import Config
