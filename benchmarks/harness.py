@@ -5,6 +5,7 @@ import csv
 import math
 import os
 import platform
+import random
 import re
 import statistics
 import subprocess
@@ -113,6 +114,9 @@ def right_ones(runs: Mapping[str, Run], expected: Sequence[Tensor], dtype: torch
 def cpu_times(functions: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, float]:
     """Time functions in turns, so that all of them meet the same state of the machine.
 
+    The order changes from turn to turn: whoever always came after a function with the same input would find it in the
+    caches.
+
     Args:
         functions: What to time, by name.
         seconds: How long to go on with each; every function runs three times at least, the first not counted.
@@ -121,17 +125,22 @@ def cpu_times(functions: Mapping[str, Callable[[], object]], seconds: float) -> 
         Shortest time of each in seconds: time of the processor with one thread, of the clock on the wall with more.
     """
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    order = random.Random(0)
+    # As in any program that ran for a while: glibc gives memory back to the system, which clears it for the next one to
+    # take, until it has seen a block freed that is as large as the blocks of a layer.
+    torch.empty(31 * 2**20, dtype=torch.int8)
     taken: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():
         function()
-    running = dict(functions)
+    running = list(functions)
     while running:
-        for name, function in list(running.items()):
+        order.shuffle(running)
+        for name in list(running):
             start = clock()
-            function()
+            functions[name]()
             taken[name].append(clock() - start)
             if len(taken[name]) >= 2 and sum(taken[name]) >= seconds:
-                del running[name]
+                running.remove(name)
     return {name: min(times) for name, times in taken.items()}
 
 

@@ -4,29 +4,30 @@ oneDNN, which computes ``F.conv2d`` on a CPU, is fast for a large depthwise kern
 only. Milliseconds on one AVX-512 core (AMD Zen 4, torch 2.14, fp32, 8 images, best of several runs): those of
 ``F.conv2d`` on contiguous and on channels_last maps, and what this module makes of both.
 
-=============================  ===========  ==========  =============  ===========  ===========  ================
-layer                          pass         contiguous  channels_last  here, cont.  here, ch.l.  route
-=============================  ===========  ==========  =============  ===========  ===========  ================
-64 x 56^2, 7 x 7               weight grad  56.2        24.1           4.3          8.1          slide
-64 x 56^2, 13 x 13             forward      7.3         20.7           7.5          8.1          14 or 15 columns
-64 x 56^2, 13 x 13             data grad    16.9        9.2            12.1         8.3          flipped forward
-64 x 56^2, 13 x 13             weight grad  194.8       75.3           9.6          12.7         slide
-64 x 56^2, 31 x 31             forward      688.9       29.3           15.8         18.5         spectra
-64 x 56^2, 31 x 31             data grad    56.1        54.6           15.3         18.6         spectra
-64 x 56^2, 31 x 31             weight grad  1407.7      1712.0         17.9         20.9         spectra
-64 x 56^2, 51 x 5              weight grad  310.0       106.0          11.4         16.7         slide
-64 x 56^2, 5 x 51              forward      217.8       8.8            13.3         9.4          channels_last
-64 x 56^2, 5 x 51              weight grad  358.3       404.5          15.1         21.8         slide
-256 x 14^2, 31 x 31            forward      156.9       3.2            4.7          3.2          channels_last
-256 x 14^2, 31 x 31            weight grad  167.0       107.7          7.2          9.7          slide
-144 x 56^2, 13 x 13, stride 2  weight grad  144.9       48.6           7.5          11.9         slide
-160 x 28^2, 7 x 7, dilation 2  data grad    39.7        14.1           1.8          1.6          flipped forward
-=============================  ===========  ==========  =============  ===========  ===========  ================
+=============================  ===========  ===========  =============  ===========  ===========  ================
+layer                          pass         contiguous   channels_last  here, cont.  here, ch.l.  route
+=============================  ===========  ===========  =============  ===========  ===========  ================
+64 x 56^2, 7 x 7               weight grad  53.5         23.3           3.9          4.0          slide
+64 x 56^2, 13 x 13             forward      6.7          19.4           6.7          7.3          15 columns
+64 x 56^2, 13 x 13             data grad    9.6          8.9            7.7          7.9          flipped forward
+64 x 56^2, 13 x 13             weight grad  187          72.9           8.4          8.4          slide
+64 x 56^2, 31 x 31             forward      642          28.9           13.8         17.0         spectra
+64 x 56^2, 31 x 31             data grad    55.8         54.3           14.5         16.9         spectra
+64 x 56^2, 31 x 31             weight grad  1169         1363           14.5         17.4         spectra
+64 x 56^2, 51 x 5              weight grad  246          98.0           9.1          10.9         slide
+64 x 56^2, 5 x 51              forward      171          8.4            10.4         8.5          channels_last
+64 x 56^2, 5 x 51              weight grad  296          306            11.3         11.3         slide, transposed
+60 x 56^2, 51 x 3              weight grad  5.7          7.9            5.7          8.0          oneDNN's own
+256 x 14^2, 31 x 31            forward      154          2.8            3.1          2.8          channels_last
+256 x 14^2, 31 x 31            weight grad  123          80.9           3.7          3.6          slide
+144 x 56^2, 13 x 13, stride 2  weight grad  141          47.2           6.3          9.1          slide
+160 x 28^2, 7 x 7, dilation 2  data grad    38.6         13.7           1.6          1.3          flipped forward
+=============================  ===========  ===========  =============  ===========  ===========  ================
 
 So the data gradient is a forward convolution with flipped kernels (at stride 1), and the weight gradient one in which
-the output's gradient slides over the input, image by image where maps are large. Large kernels on large maps are
-products of spectra. Asymmetric padding becomes a few zero taps. fp16 is computed in fp32, and so is bf16 where oneDNN
-never returns.
+the output's gradient slides over the input: a few contiguous images at a time, transposed if kernels are wide, or image
+by image in channels_last. Large kernels on large maps are products of spectra. Asymmetric padding becomes a few zero
+taps. fp16 is computed in fp32, and so is bf16 where oneDNN never returns.
 """
 
 from functools import lru_cache
@@ -42,8 +43,6 @@ from .geometry import Pair, Sides, memory_format_of, output_size
 # With more padding than this on the left, or than the output is wide, oneDNN convolves contiguous maps, and any with
 # dilated kernels, through im2col and a matrix product.
 _MAX_PADDING = 6
-# Padding it with a copy costs less than changing the memory format, if it is for no larger part of the width.
-_MAX_PADDED_PART = 1 / 8
 # Width of kernels that are fast on channels_last maps, unlike those of 10 to 13 columns.
 _FAST_WIDTH = 15
 # oneDNN 3 hangs on bf16 in channels_last with kernels wider than 14 and up to this many channels.
@@ -54,8 +53,9 @@ _MACS_PER_POINT = {torch.contiguous_format: 130, torch.channels_last: 170}
 _ODD_LENGTH = 1.35
 # Numbers in the images that a weight gradient takes at once: more leave the caches.
 _MAX_CHUNK = 2**19
-# Pixels of a map from which on one image is enough for a call.
-_MIN_MAP = 100
+# Pixels of a channels_last map, and columns of a kernel, from which on its weight gradient is worth a call per image.
+_MIN_MAP = 400
+_MIN_WIDTH = 6
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
@@ -118,19 +118,13 @@ def weight_grad(x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, paddin
         return x.new_zeros(channels, 1, *kernel_size)
     if _fft_pays(tuple(x.shape[2:]), kernel_size, stride, padding, dilation, memory_format):
         taps = _fft_weight_grad(x, grad, kernel_size, padding)
-    elif kernel_size[1] <= 3 and kernel_size[0] <= x.shape[2] and dilation == (1, 1) and (
-        memory_format is torch.channels_last or not 3 < kernel_size[0] < 25
-    ):  # fmt: skip
-        # The only kernels for which oneDNN's own gradient is any good: narrow ones that fit the map.
-        x, grad = _in_computable_dtype(x, grad)
-        symmetric, rest = _symmetric_part(padding)
-        x = F.pad(x, rest) if any(rest) else x
-        weight = x.new_empty(channels, 1, *kernel_size)
-        _, taps = _native_grads(grad, x, weight, stride, symmetric, dilation, (False, True))
     else:
-        images = max(_MAX_CHUNK // x[0].numel(), 1)
-        pairs = zip(x.split(images), grad.split(images), strict=True)
-        taps = sum(_slide(*pair, kernel_size, stride, padding, dilation) for pair in pairs)
+        # A few images at a time, so that what becomes of them stays in the caches.
+        chunks = 1 if _has_native_weight_grad(x, kernel_size, dilation) else -(-x.numel() // _MAX_CHUNK)
+        first, *others = zip(x.chunk(chunks), grad.chunk(chunks), strict=True)
+        taps = _direct_weight_grad(*first, kernel_size, stride, padding, dilation)
+        for chunk in others:
+            taps += _direct_weight_grad(*chunk, kernel_size, stride, padding, dilation)
     return taps.to(dtype).contiguous()
 
 
@@ -150,11 +144,8 @@ def _direct_forward(
     if dilation[1] > 1:
         if width > _MAX_PADDING:
             x, width = F.pad(x, (width, width)), 0
-    elif not channels_last and _MAX_PADDING < width <= _MAX_PADDING + _MAX_PADDED_PART * x.shape[3]:
-        excess = width - _MAX_PADDING
-        x, width = F.pad(x, (excess, excess)), _MAX_PADDING
     elif channels_last or width > _MAX_PADDING:
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = _in_format(x, torch.channels_last)
         if _has_slow_width(tuple(weight.shape[2:]), stride):
             extra = (_FAST_WIDTH - weight.shape[3]) // 2
             weight, width = F.pad(weight, (extra, extra)), width + extra
@@ -166,13 +157,40 @@ def _has_slow_width(kernel_size: Pair, stride: Pair) -> bool:
     return stride == (1, 1) and (10 if kernel_size[0] >= 7 else 12) <= kernel_size[1] < _FAST_WIDTH - 1
 
 
+def _direct_weight_grad(
+    x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair
+) -> Tensor:
+    if _has_native_weight_grad(x, kernel_size, dilation):
+        x, grad = _in_computable_dtype(x, grad)
+        symmetric, rest = _symmetric_part(padding)
+        x = F.pad(x, rest) if any(rest) else x
+        weight = x.new_empty(x.shape[1], 1, *kernel_size)
+        return _native_grads(grad, x, weight, stride, symmetric, dilation, (False, True))[1]
+    left, _, top, _ = padding
+    is_small = x.shape[2] * x.shape[3] < _MIN_MAP or kernel_size[1] < _MIN_WIDTH
+    if memory_format_of(x) is torch.channels_last and is_small and stride == (1, 1):
+        x, grad = (_in_format(tensor, torch.contiguous_format) for tensor in (x, grad))
+        return _direct_weight_grad(x, grad, kernel_size, stride, padding, dilation)
+    if memory_format_of(x) is torch.contiguous_format and left > _MAX_PADDING >= top:
+        # Tall kernels are faster than wide ones.
+        x, grad = (_exchange_sides(tensor) for tensor in (x, grad.contiguous()))
+        sides = padding[2:] + padding[:2]
+        return _direct_weight_grad(x, grad, kernel_size[::-1], stride[::-1], sides, dilation[::-1]).transpose(2, 3)
+    return _slide(_real(x), _real(grad), kernel_size, stride, padding, dilation)
+
+
+def _has_native_weight_grad(x: Tensor, kernel_size: Pair, dilation: Pair) -> bool:
+    """Tell whether oneDNN's own gradient of the kernels is any good, as it is for narrow ones that fit the map."""
+    return kernel_size[1] <= 3 and kernel_size[0] <= x.shape[2] and dilation == (1, 1)
+
+
 def _slide(x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Slide the output's gradient of every channel of every image over its map, and add what the images give.
 
     That is a forward convolution with very large kernels in which stride and dilation change places: of one image with
     very many channels where contiguous maps are convolved fast, else of image after image in channels_last.
     """
-    channels = x.shape[1]
+    channels, image_by_image = x.shape[1], memory_format_of(x) is torch.channels_last
     if min(padding) < 0:
         x, padding = F.pad(x, padding), (0, 0, 0, 0)
     # Symmetric padding in place of what is asked for gives some taps too many before or behind.
@@ -181,26 +199,24 @@ def _slide(x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Si
         -(min(before - after, 0) // d) for before, after, d in zip((top, left), (bottom, right), dilation, strict=True)
     )
     top, left = top + row * dilation[0], left + column * dilation[1]
-    many_channels = memory_format_of(x) is torch.contiguous_format or x.shape[2] * x.shape[3] < _MIN_MAP
     if left > min(_MAX_PADDING, kernel_size[1]):
         if stride == (1, 1):
-            many_channels = False
+            image_by_image = True
         else:
             x, left = F.pad(x, (left, left)), 0
     if top > stride[0] * (grad.shape[2] - 1):
         x, top = F.pad(x, (0, 0, top, top)), 0
-    kernels = _in_format(_real(grad), torch.contiguous_format).unsqueeze(2)
-    if many_channels:
-        x, kernels = (_in_format(_real(x), torch.contiguous_format).flatten(0, 1)[None],), (kernels.flatten(0, 1),)
+    kernels = _in_format(grad, torch.contiguous_format).unsqueeze(2)
+    if image_by_image:
+        taps = 0
+        for image, kernel in zip(x.split(1), kernels, strict=True):
+            image = _in_format(image, torch.channels_last)
+            taps = F.conv2d(image, kernel, None, dilation, (top, left), stride, groups=channels).add_(taps)
     else:
-        x = _real(x).split(1)
-    taps = 0
-    for image, kernel in zip(x, kernels, strict=True):
-        if not many_channels:
-            image = image.contiguous(memory_format=torch.channels_last)
-        taps = F.conv2d(image, kernel, None, dilation, (top, left), stride, groups=kernel.shape[0]) + taps
-    taps = taps[:, :, row : row + kernel_size[0], column : column + kernel_size[1]]
-    return taps.unflatten(1, (-1, channels)).sum(dim=1).view(channels, 1, *kernel_size)
+        x, kernels = x.contiguous().flatten(0, 1)[None], kernels.flatten(0, 1)
+        taps = F.conv2d(x, kernels, None, dilation, (top, left), stride, groups=kernels.shape[0])
+        taps = taps.unflatten(1, (-1, channels)).sum(dim=1)
+    return taps.view(channels, 1, *taps.shape[2:])[:, :, row : row + kernel_size[0], column : column + kernel_size[1]]
 
 
 def _native_grads(
@@ -298,13 +314,30 @@ def _in_computable_dtype(x: Tensor, *others: Tensor | None) -> list[Tensor | Non
 
 
 def _in_format(x: Tensor, memory_format: torch.memory_format) -> Tensor:
-    """Change the memory format; from channels_last row by row, which the caches hold while it is transposed."""
-    if memory_format is torch.channels_last or memory_format_of(x) is memory_format:
+    """Change the memory format."""
+    dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+    if x.numel() == 0 or not dense or x.is_contiguous(memory_format=memory_format):
         return x.contiguous(memory_format=memory_format)
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    for row, new in zip(x.split(1, dim=2), out.split(1, dim=2), strict=True):
-        new.copy_(row)
-    return out
+    images, channels, height, width = x.shape
+    if memory_format is torch.contiguous_format:
+        return _transpose(x, images, height * width).view(x.shape)
+    return _transpose(x, images, channels).view(images, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _exchange_sides(x: Tensor) -> Tensor:
+    """Transpose contiguous maps."""
+    images, channels, height, width = x.shape
+    return _transpose(x, images * channels, height).view(images, channels, width, height)
+
+
+def _transpose(x: Tensor, matrices: int, rows: int) -> Tensor:
+    """Transpose matrices that lie in memory one after the other.
+
+    To shuffle the channels of pixels that are far apart is the same, and PyTorch does so with vector instructions: two
+    to six times as fast as it copies.
+    """
+    size = x.numel() // matrices
+    return torch.channel_shuffle(x.as_strided((matrices, size, 1, 1), (size, 1, size, size)), rows).view(-1)
 
 
 def _real(x: Tensor) -> Tensor:
