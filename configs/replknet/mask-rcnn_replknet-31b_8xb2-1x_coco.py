@@ -7,7 +7,6 @@ _base_ = [
     '../_base_/models/mask_rcnn.py',
     '../_base_/datasets/coco_instance.py',
     '../_base_/schedules/coco_adamw_1x.py',
-    'mmdet::_base_/default_runtime.py',
 ]
 
 model = dict(

@@ -1,14 +1,14 @@
 """Cascade Mask R-CNN with SLaK-T on COCO, 12 epochs on 8 GPUs x 2 images.
 
 Official result (https://github.com/VITA-Group/SLaK): 48.4 box AP, 41.8 mask AP, from the weights of 120 epochs, the
-zeros of which stay zero. This trains densely.
+zeros of which stay zero, as here.
 """
 
 _base_ = [
     '../_base_/models/cascade_mask_rcnn.py',
     '../_base_/datasets/coco_instance_ms_crop.py',
     '../_base_/schedules/coco_adamw_1x.py',
-    'mmdet::_base_/default_runtime.py',
+    '../_base_/sparse/slak_frozen.py',
 ]
 
 model = dict(

@@ -8,7 +8,7 @@ _base_ = [
     '../_base_/models/faster_rcnn.py',
     '../_base_/datasets/voc2007.py',
     '../_base_/schedules/coco_adamw_3x.py',
-    'mmdet::_base_/default_runtime.py',
+    '../_base_/sparse/slak_frozen.py',
 ]
 
 model = dict(

@@ -9,6 +9,7 @@ _base_ = [
     '../_base_/models/classifier.py',
     '../_base_/datasets/imagenet_384.py',
     '../_base_/schedules/imagenet_finetune_30e.py',
+    '../_base_/sparse/slak_frozen.py',
 ]
 
 model = dict(
@@ -19,4 +20,7 @@ model = dict(
 
 train_dataloader = dict(batch_size=16)
 optim_wrapper = dict(optimizer=dict(lr=5e-5), paramwise_cfg=dict(decay_rate=0.8))
-custom_hooks = [dict(type='EMAHook', momentum=1e-4, update_buffers=True, priority='ABOVE_NORMAL')]
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='EMAHook', momentum=1e-4, update_buffers=True, priority='ABOVE_NORMAL'),
+]

@@ -1,7 +1,7 @@
 """UPerNet with SLaK-B on ADE20K, 160k iterations on 8 GPUs x 2 images.
 
 Official result: 50.2 mIoU in the paper, 50.0 in https://github.com/VITA-Group/SLaK, from the weights of 300 epochs, the
-zeros of which stay zero. This trains densely.
+zeros of which stay zero, as here.
 """
 
 _base_ = './upernet_slak-tiny_8xb2-160k_ade20k-512x512.py'

@@ -1,7 +1,7 @@
 """UPerNet with SLaK-S on ADE20K, 160k iterations on 8 GPUs x 2 images.
 
 Official result (https://github.com/VITA-Group/SLaK): 49.4 mIoU, from the weights of 300 epochs, the zeros of which stay
-zero. This trains densely.
+zero, as here.
 """
 
 _base_ = './upernet_slak-tiny_8xb2-160k_ade20k-512x512.py'

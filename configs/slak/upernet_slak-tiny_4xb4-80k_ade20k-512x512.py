@@ -1,7 +1,7 @@
 """UPerNet with SLaK-T on ADE20K, 80k iterations on 4 GPUs x 4 images: the study of kernel sizes.
 
-Result published by PeLK (CVPR 2024): 46.5 mIoU, from the weights of 120 epochs, the zeros of which stay zero, and 46.1
-without zeros, as here.
+Result published by PeLK (CVPR 2024): 46.5 mIoU, from the weights of 120 epochs, the zeros of which stay zero, as here,
+and 46.1 without zeros.
 """
 
 _base_ = [
@@ -9,6 +9,7 @@ _base_ = [
     '../_base_/datasets/ade20k.py',
     '../_base_/schedules/adamw_norm-decay_160k.py',
     'mmseg::_base_/default_runtime.py',
+    '../_base_/sparse/slak_frozen.py',
 ]
 
 crop_size = (512, 512)

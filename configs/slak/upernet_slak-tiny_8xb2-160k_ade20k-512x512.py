@@ -1,7 +1,7 @@
 """UPerNet with SLaK-T on ADE20K, 160k iterations on 8 GPUs x 2 images.
 
 Official result (https://github.com/VITA-Group/SLaK): 47.6 mIoU, from the weights of 300 epochs, the zeros of which stay
-zero. This trains densely.
+zero, as here.
 """
 
 _base_ = [
@@ -9,6 +9,7 @@ _base_ = [
     '../_base_/datasets/ade20k.py',
     '../_base_/schedules/adamw_160k.py',
     'mmseg::_base_/default_runtime.py',
+    '../_base_/sparse/slak_frozen.py',
 ]
 
 crop_size = (512, 512)

@@ -53,7 +53,7 @@ def mim(tmp_path, recipe) -> Mim:
 def test_train_resume_test(mim):
     """The whole way in mmsegmentation: train from scratch, go on from the checkpoint, evaluate the result."""
     output = mim.train()
-    assert output.count('add `--cfg-options model.backbone.init_cfg.checkpoint=FILE`') == 1
+    assert output.count('starts from random weights, as init_cfg.checkpoint is None') == 1
     assert 'Iter(train) [2/2]' in output
 
     output = mim.train('--resume', **{'train_cfg.max_iters': 4})
