@@ -12,6 +12,9 @@ from sw_mm.kernels.arguments import positive_integer
 
 from .reparam import check_deploy, norm_as_affine, scale_outputs
 
+# Those of the horizontal, the vertical and the centred branch.
+BRANCH_NORMS = ('bn_lora1', 'bn_lora2', 'bn_small')
+
 
 class ShiftWiseConv2d(nn.Module):
     """Large-kernel spatial mixing from small filters, shift-wise (ShiftwiseConv, CVPR 2025, arXiv:2401.12736).
@@ -76,9 +79,8 @@ class ShiftWiseConv2d(nn.Module):
                 self.LoRAs = nn.ModuleList(self._filters() for _ in range(num_paths))
             else:
                 self.LoRA = self._filters()
-            self.bn_lora1 = norm_layer(channels)
-            self.bn_lora2 = norm_layer(channels)
-            self.bn_small = norm_layer(channels)
+            for name in BRANCH_NORMS:
+                self.add_module(name, norm_layer(channels))
         self.register_buffer('channel_order', None, persistent=False)
         self.register_buffer('connections', None, persistent=False)
         self.reset_parameters()
@@ -94,8 +96,8 @@ class ShiftWiseConv2d(nn.Module):
         return list(self.LoRAs) if self.form == 'training' else [self.LoRA]
 
     @property
-    def _branch_norms(self) -> tuple[nn.Module, nn.Module, nn.Module]:
-        return self.bn_lora1, self.bn_lora2, self.bn_small
+    def _branch_norms(self) -> list[nn.Module]:
+        return [self.get_submodule(name) for name in BRANCH_NORMS]
 
     def reset_parameters(self) -> None:
         """Initialise the layer's own parameters, not those of its submodules, and make the tables anew."""
@@ -150,6 +152,8 @@ class ShiftWiseConv2d(nn.Module):
             self.LoRA = self.LoRAs[0]
             self.LoRA.weight.copy_(merged)
             del self.LoRAs
+            for name in BRANCH_NORMS:  # behind the filters, as in a layer that was built in this form
+                self._modules[name] = self._modules.pop(name)
         else:
             self._fold(merged)
         self.form = form
@@ -166,7 +170,7 @@ class ShiftWiseConv2d(nn.Module):
         horizontal[..., first : first + tables.small_kernel] += centre
 
         trainable = any(parameter.requires_grad for parameter in self.parameters())
-        for name in ('LoRAs', 'LoRA', 'bn_lora1', 'bn_lora2', 'bn_small'):
+        for name in ('LoRAs', 'LoRA', *BRANCH_NORMS):
             self._modules.pop(name, None)
         self.connections = None
         for name, value in (('horizontal', horizontal), ('vertical', vertical), ('bias', shift_h + shift_v + shift_c)):
