@@ -14,7 +14,7 @@ FLOORS = {
     'sw_mm.backbones': 2,
     'sw_mm.engine': 2,
     **dict.fromkeys(
-        [f'sw_mm.{name}' for name in ('analysis', 'checkpoint', 'datasets', 'deploy', 'model_hub', 'sparse')],
+        [f'sw_mm.{name}' for name in ('analysis', 'checkpoint', 'datasets', 'deploy', 'model_hub', 'sparse', 'swap')],
         3,
     ),
     'sw_mm.registry': 4,

@@ -211,6 +211,8 @@ def modulated_deform_conv_forward(
     **geometry,
 ) -> None:
     """Modulated deformable convolution (Zhu et al., 2019)."""
+    if offset.shape[2:] != output.shape[2:]:  # DyHead does this; mmcv's kernels do not look
+        __getattr__('modulated_deform_conv_forward with offsets for another size')()
     bias = bias if with_bias else None
     output.copy_(_deform_conv(input, weight, offset, mask, bias, _modulated_geometry(**geometry)))
 
