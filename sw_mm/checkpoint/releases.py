@@ -42,7 +42,15 @@ RELEASES = {
     ('RepLKNet', '31b'): [
         Release('RepLKNet-31B_ImageNet-1K_224.pth', REPLKNET),
         Release('RepLKNet-31B_ImageNet-22K.pth', REPLKNET),
-        Release('the first as mmpretrain hosts it', f'{MMPRETRAIN}/replknet-31B_3rdparty_in1k_20221118-fd08e268.pth'),
+        *(
+            Release(f'{data}, as mmpretrain hosts it', f'{MMPRETRAIN}/replknet-31B_{file}.pth')
+            for data, file in (
+                ('ImageNet-1K, 224 pixels', '3rdparty_in1k_20221118-fd08e268'),
+                ('ImageNet-1K, 384 pixels', '3rdparty_in1k-384px_20221118-03a170ce'),
+                ('ImageNet-22K to 1K, 224 pixels', 'in21k-pre_3rdparty_in1k_20221118-54ed5c46'),
+                ('ImageNet-22K to 1K, 384 pixels', 'in21k-pre_3rdparty_in1k-384px_20221118-76c92b24'),
+            )
+        ),
     ],
     ('RepLKNet', '31l'): [
         Release('RepLKNet-31L_ImageNet-22K.pth', REPLKNET),

@@ -122,6 +122,17 @@ def test_squeeze_excite_scales_channels_by_a_gate_of_the_means(x):
     torch.testing.assert_close((gate(shuffled) / shuffled)[..., :1], factor[..., :1])
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_squeeze_excite_stays_in_range_under_autocast(dtype):
+    gate, x = SqueezeExcite(64, 16), 3e4 * torch.rand(2, 64, 5, 6)
+    nn.init.uniform_(gate.down.weight, 0.0, 0.2)
+    expected = gate(x.to(dtype).float())
+    with torch.autocast('cpu', dtype):
+        result = gate(x.to(dtype))
+    assert result.dtype == dtype
+    torch.testing.assert_close(result.float(), expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-3)
+
+
 def test_drop_path_drops_whole_samples_and_keeps_the_mean():
     drop = DropPath(0.25)
     x = torch.ones(4000, 2, 2)
