@@ -1,7 +1,6 @@
 """Cascade Mask R-CNN with SW-T on COCO, 36 epochs on 8 GPUs x 2 images.
 
-Official result: 52.21 box AP, 45.19 mask AP, trained with the filter masks of its sparse pre-training. This trains
-densely.
+Official result: 52.21 box AP, 45.19 mask AP. As there, filters that are zero in the pre-trained weights stay zero.
 """
 
 _base_ = [
@@ -9,6 +8,7 @@ _base_ = [
     '_base_/datasets/coco_instance_ms_crop.py',
     'mmdet::_base_/schedules/schedule_1x.py',
     'mmdet::_base_/default_runtime.py',
+    '_base_/sparse/sw_frozen.py',
 ]
 custom_imports = dict(imports=['sw_mm.registry'])
 
@@ -32,4 +32,5 @@ param_scheduler = [
 ]
 
 train_dataloader = dict(batch_size=2)
+default_hooks = dict(checkpoint=dict(type='sw_mm.AtomicCheckpointHook'))
 auto_scale_lr = dict(enable=False, base_batch_size=16)

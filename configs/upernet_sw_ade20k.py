@@ -1,7 +1,7 @@
 """UPerNet with SW-T on ADE20K, 160k iterations on 8 GPUs x 2 images.
 
-Official result: 49.22 mIoU, 50.06 with multi-scale testing, trained with the filter masks of its sparse pre-training.
-This trains densely.
+Official result: 49.22 mIoU, 50.06 with multi-scale testing. As there, filters that are zero in the pre-trained weights
+stay zero.
 """
 
 _base_ = [
@@ -9,6 +9,7 @@ _base_ = [
     '_base_/datasets/ade20k.py',
     '_base_/schedules/adamw_160k.py',
     'mmseg::_base_/default_runtime.py',
+    '_base_/sparse/sw_frozen.py',
 ]
 custom_imports = dict(imports=['sw_mm.registry'])
 

@@ -9,6 +9,7 @@ _base_ = [
     '_base_/datasets/cityscapes.py',
     '_base_/schedules/adamw_80k.py',
     'mmseg::_base_/default_runtime.py',
+    '_base_/sparse/sw_frozen.py',
 ]
 custom_imports = dict(imports=['sw_mm.registry'])
 

@@ -1,6 +1,7 @@
 """Checkpoints that are whole or not there, whenever the process dies."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,16 @@ class AtomicCheckpointHook(CheckpointHook):
         local = backend_args is None and kwargs.get('file_client_args') is None
         super().__init__(*args, backend_args=dict(backend=BACKEND) if local else backend_args, **kwargs)
 
+    def before_train(self, runner: Runner) -> None:
+        """Delete what the run that is resumed had no more time to delete."""
+        super().before_train(runner)
+        if is_main_process():
+            self._delete_steps(runner.message_hub.runtime_info.get('superfluous_ckpt_ids', ()))
+
+    def _delete_steps(self, steps: Iterable[int]) -> None:
+        for step in steps:
+            _delete(self.file_backend, self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step)))
+
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         superfluous = []
         if self.max_keep_ckpts > 0 and (not self.keep_ckpt_ids or self.keep_ckpt_ids[-1] != step):
@@ -65,6 +76,7 @@ class AtomicCheckpointHook(CheckpointHook):
                 superfluous.append(self.keep_ckpt_ids.popleft())
             self.keep_ckpt_ids.append(step)
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+            runner.message_hub.update_info('superfluous_ckpt_ids', superfluous)
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
@@ -85,8 +97,7 @@ class AtomicCheckpointHook(CheckpointHook):
         if not is_main_process():
             return
         AtomicLocalBackend().put_text(self.last_ckpt, os.path.join(runner.work_dir, 'last_checkpoint'))
-        for old in superfluous:
-            _delete(self.file_backend, self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
+        self._delete_steps(superfluous)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
         # The base class deletes the previous best before it writes the new one.

@@ -1,6 +1,5 @@
 """Dynamic sparse training as a hook of mmengine, for any model that any of the libraries trains."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -250,11 +249,7 @@ class SparseTrainingHook(Hook):
                 used = weight.per_unit(weight.parameter.detach().abs()) > 0
                 weight.mask = used if used.any() else ~used
             if self.density == 1:
-                print_log(
-                    "init='from_weights' found no zeros in the weights, so nothing is masked",
-                    logger='current',
-                    level=logging.WARNING,
-                )
+                print_log("init='from_weights' found no zeros in the weights: nothing is masked", logger='current')
             return
         if self.init == 'snip':
             loader = runner.train_dataloader
@@ -377,10 +372,9 @@ def _unwrap(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: If its weights are not whole in each process.
     """
-    if not is_model_wrapper(model):
-        return model
-    if isinstance(model, DistributedDataParallel | DataParallel):
-        return model.module
+    inner = model.module if isinstance(model, DistributedDataParallel | DataParallel) else model
+    if not is_model_wrapper(inner) and not any(hasattr(weight, 'device_mesh') for weight in inner.parameters()):
+        return inner
     raise ValueError(
         f'SparseTrainingHook cannot train a {type(model).__name__}: it needs the whole weights in each process. Use '
         "model_wrapper_cfg=dict(type='MMDistributedDataParallel')"

@@ -5,7 +5,7 @@ import random
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -98,3 +98,25 @@ def make_runner(tmp_path: Path) -> Callable[..., Runner]:
 def sparse_hook() -> Callable[[Runner], Hook]:
     """Find the hook of a runner."""
     return lambda runner: next(hook for hook in runner.hooks if type(hook).__name__ == 'SparseTrainingHook')
+
+
+@pytest.fixture
+def assert_same() -> Callable[..., None]:
+    """Compare nested states to the bit."""
+    return _assert_same
+
+
+def _assert_same(a: Any, b: Any, where: str = '') -> None:
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            _assert_same(a[key], b[key], f'{where}.{key}')
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, pair in enumerate(zip(a, b, strict=True)):
+            _assert_same(*pair, f'{where}[{i}]')
+    else:
+        assert a == b, where

@@ -7,10 +7,11 @@ from typing import ClassVar
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model.wrappers import MMFullyShardedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODEL_WRAPPERS, OPTIM_WRAPPERS
 from torch import nn
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from sw_mm.sparse import SparseTrainingHook
 from sw_mm.sparse.hook import _unwrap
@@ -368,18 +369,31 @@ def test_training_again_counts_each_update_once(make_runner, sparse_hook):
 
 
 def test_sharded_models_are_refused():
-    class Sharded(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.module = nn.Linear(2, 2)
+    class Engine(nn.Linear):
+        """Stands for DeepSpeed's, which cannot be imported where DeepSpeed is not installed."""
 
-    MODEL_WRAPPERS.register_module(name='Sharded', module=Sharded, force=True)
+    MODEL_WRAPPERS.register_module(module=Engine)
     try:
-        assert is_model_wrapper(Sharded())
-        with pytest.raises(ValueError, match=r'cannot train a Sharded.*MMDistributedDataParallel'):
-            _unwrap(Sharded())
+        with pytest.raises(ValueError, match=r'cannot train a Engine.*MMDistributedDataParallel'):
+            _unwrap(Engine(2, 2))
     finally:
-        MODEL_WRAPPERS.module_dict.pop('Sharded')
+        MODEL_WRAPPERS.module_dict.pop('Engine')
+    sharded = MMFullyShardedDataParallel.__new__(MMFullyShardedDataParallel)
+    with pytest.raises(ValueError, match=r'cannot train a MMFullyShardedDataParallel'):
+        _unwrap(sharded)
+
+
+def test_weights_that_are_sharded_one_by_one_are_refused(tmp_path):
+    """FSDP 2 wraps no model, it replaces the parameters."""
+    mesh = torch.distributed.device_mesh.DeviceMesh
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        model = nn.Linear(4, 4)
+        model.weight = nn.Parameter(distribute_tensor(model.weight.detach(), mesh('cpu', [0]), [Shard(0)]))
+        with pytest.raises(ValueError, match='cannot train a Linear'):
+            _unwrap(model)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_weights_of_two_optimisers_are_refused(make_runner):

@@ -13,23 +13,6 @@ LOOPS = {
 }
 
 
-def assert_same(a, b, where=''):
-    """Compare nested states to the bit."""
-    assert type(a) is type(b), where
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_same(a[key], b[key], f'{where}.{key}')
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for i, pair in enumerate(zip(a, b, strict=True)):
-            assert_same(*pair, f'{where}[{i}]')
-    else:
-        assert a == b, where
-
-
 def final_state(directory, name):
     saved = torch.load(directory / name, weights_only=False)
     return {key: saved[key] for key in ('state_dict', 'optimizer', 'sparse')}
@@ -38,7 +21,7 @@ def final_state(directory, name):
 @pytest.mark.parametrize('workers', [0, 2])
 @pytest.mark.parametrize('loop', LOOPS)
 @pytest.mark.parametrize('seed', [0, None])
-def test_resumed_run_equals_the_uninterrupted_one(make_runner, tmp_path, loop, workers, seed):
+def test_resumed_run_equals_the_uninterrupted_one(make_runner, assert_same, tmp_path, loop, workers, seed):
     loader = dict(num_workers=workers, persistent_workers=workers > 0)
     config = {**LOOPS[loop], 'randomness': dict(seed=seed)}
     config['train_dataloader'] = {**config.get('train_dataloader', {}), **loader}

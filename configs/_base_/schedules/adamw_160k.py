@@ -16,4 +16,4 @@ param_scheduler = [
 ]
 
 train_cfg = dict(val_interval=4000)
-default_hooks = dict(checkpoint=dict(interval=8000, save_best='mIoU'))
+default_hooks = dict(checkpoint=dict(type='sw_mm.AtomicCheckpointHook', interval=8000, save_best='mIoU'))
