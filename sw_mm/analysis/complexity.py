@@ -45,13 +45,8 @@ def complexity(model: nn.Module, input_shape: Sequence[int] = (3, 224, 224)) -> 
     Raises:
         ValueError: If ``input_shape`` is not three positive integers.
     """
-    given = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
-    if len(given) != 3 or not all(is_integer(size) and size > 0 for size in given):
-        raise ValueError(f'input_shape must be three positive integers, (C, H, W); got {input_shape!r}')
-    without_data: dict[int, Tensor] = {id(p): nn.Parameter(p.detach().to('meta'), False) for p in model.parameters()}
-    without_data |= {id(b): b.to('meta') for b in model.buffers()}
-    model = copy.deepcopy(model, without_data).eval()
-
+    input_shape = checked_shape(input_shape)
+    model = without_data(model)
     counter = FlopCounterMode(display=False)
     surplus = 0  # of the published over the executed form
 
@@ -71,3 +66,22 @@ def complexity(model: nn.Module, input_shape: Sequence[int] = (3, 224, 224)) -> 
         model(torch.empty(1, *input_shape, device='meta'))
     executed = counter.get_total_flops() // 2
     return Complexity(sum(p.numel() for p in model.parameters()), executed + surplus, executed)
+
+
+def checked_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of one input.
+
+    Raises:
+        ValueError: If it is not three positive integers.
+    """
+    given = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
+    if len(given) != 3 or not all(is_integer(size) and size > 0 for size in given):
+        raise ValueError(f'input_shape must be three positive integers, (C, H, W); got {input_shape!r}')
+    return given
+
+
+def without_data(model: nn.Module) -> nn.Module:
+    """Copy a model to torch's meta device, in eval mode."""
+    tensors: dict[int, Tensor] = {id(p): nn.Parameter(p.detach().to('meta'), False) for p in model.parameters()}
+    tensors |= {id(b): b.to('meta') for b in model.buffers()}
+    return copy.deepcopy(model, tensors).eval()

@@ -1,9 +1,9 @@
 """Which weights of a net may differ from zero: the masks, and where they lie."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -154,3 +154,27 @@ def pack_bits(mask: Tensor) -> Tensor:
 def unpack_bits(packed: Tensor, size: int) -> Tensor:
     """Restore a mask of ``size`` units from ``pack_bits``."""
     return ((packed[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1).bool().flatten()[:size]
+
+
+def saved_masks(state: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
+    """Return the masks of a checkpoint, in shapes that broadcast to the weights of a model.
+
+    Args:
+        state: ``checkpoint['sparse']``.
+        model: The model that was trained, in training form.
+
+    Raises:
+        ValueError: If the masks fit no weights of the model.
+    """
+    parameters, masks = dict(model.named_parameters()), {}
+    for name, packed in state['masks'].items():
+        size = state['sizes'][name]
+        for granularity in ('filter', 'weight'):
+            if name in parameters:
+                weight = MaskedWeight(name, parameters[name], granularity)
+                if weight.size == size:
+                    masks[name] = weight.shaped(unpack_bits(packed.cpu(), size))
+                    break
+        else:
+            raise ValueError(f'the mask of {name} fits no weight of the model; is it the one that was trained?')
+    return masks
