@@ -211,7 +211,7 @@ def draw_strips(strips: Mapping[str, Tensor], path: str | PathLike, columns: int
     figure = Figure(figsize=(3.5 * columns, 2.2 * lines), layout='constrained')
     panels = figure.subplots(lines, columns, squeeze=False).flat
     for ax, (name, strip) in zip(panels, strips.items(), strict=False):
-        ax.imshow(strip.cpu(), aspect='auto', cmap='Blues', vmin=0, vmax=1, interpolation='nearest')
+        ax.imshow(strip.cpu().numpy(), aspect='auto', cmap='Blues', vmin=0, vmax=1, interpolation='nearest')
         ax.set_title(f'{name}\n{strip.mean():.3f}', fontsize=6)
         ax.tick_params(labelsize=6)
     for ax in list(figure.axes)[len(strips) :]:
