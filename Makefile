@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 RUN    := PATH="$(BIN):$$PATH" OMP_WAIT_POLICY=PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-clean test test-all smoke lint format lock clean
+.PHONY: help setup demo demo-det demo-cls demo-clean test test-all smoke lint format lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -20,7 +20,13 @@ setup:  ## make the virtual environment (.venv, or SW_MM_VENV) from the lock fil
 demo: setup  ## land-cover data, training through mim, scores and a picture
 	@$(RUN) $(BIN)/python tools/demo.py
 
-demo-clean:  ## forget what `make demo` trained (the data set stays)
+demo-det: setup  ## the same for detection, on tree crowns
+	@$(RUN) $(BIN)/python tools/demo.py detection
+
+demo-cls: setup  ## the same for classification, on land-cover tiles
+	@$(RUN) $(BIN)/python tools/demo.py classification
+
+demo-clean:  ## forget what the demos trained (the data sets stay)
 	rm -rf work_dirs/demo
 
 test: setup  ## the test suite

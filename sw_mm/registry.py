@@ -94,6 +94,8 @@ DATASETS = _child(
         'ImageNet': 'sw_mm.datasets.classification',
         'ImageNet21k': 'sw_mm.datasets.classification',
         'LandCoverDataset': 'sw_mm.datasets.segmentation',
+        'LandCoverTilesDataset': 'sw_mm.datasets.classification',
+        'TreeCrownDataset': 'sw_mm.datasets.detection',
         'VOCDataset': 'sw_mm.datasets.detection',
     },
     bare=False,

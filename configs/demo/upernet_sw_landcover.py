@@ -40,13 +40,14 @@ model = dict(
     test_cfg=dict(_delete_=True, mode='whole'),
 )
 
-# Schedule.
+# Schedule: warm-up, linear decay, and an average of the weights over the last few dozen steps, which are few and noisy.
 max_iters = 400
 train_cfg = dict(max_iters=max_iters, val_interval=100)
-optim_wrapper = dict(optimizer=dict(lr=4e-3))
+optim_wrapper = dict(optimizer=dict(lr=2e-3), clip_grad=dict(max_norm=5.0))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=50),
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=100),
     dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=max_iters),
 ]
+custom_hooks = [dict(type='EMAHook', momentum=0.03, update_buffers=True)]
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=max_iters, save_best='mIoU'))
 randomness = dict(seed=0)

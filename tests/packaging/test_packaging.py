@@ -34,6 +34,8 @@ def test_wheel_holds_packages_and_mim_data(wheel):
         'sw_mm/.mim/configs/shiftwise/metafile.yml',
         'sw_mm/.mim/configs/demo/upernet_sw_landcover.py',
         'sw_mm/.mim/tools/dataset_converters/landcover.py',
+        'sw_mm/.mim/tools/dataset_converters/packaged_data.py',
+        'sw_mm/.mim/tools/demos/segmentation.py',
     } <= files
     assert not [name for name in files if '__pycache__' in name or name.startswith('tests/')]
 
