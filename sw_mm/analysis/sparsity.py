@@ -199,6 +199,22 @@ def strip_masks(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> 
     return found
 
 
+def empty_taps(strips: Mapping[str, Tensor]) -> tuple[int, int, float]:
+    """Say what masks leave of the large kernels to drop.
+
+    Args:
+        strips: Result of ``strip_masks``.
+
+    Returns:
+        Taps that are empty in all channels of their kernel, which could be dropped; taps there are; and the mean part
+        of the channels that is empty at a tap.
+    """
+    taps = sum(strip.shape[1] for strip in strips.values())
+    dropped = sum(int((~strip.bool().any(0)).sum()) for strip in strips.values())
+    empty = sum(float((~strip.bool()).float().mean(0).sum()) for strip in strips.values())
+    return dropped, taps, empty / max(taps, 1)
+
+
 def draw_strips(strips: Mapping[str, Tensor], path: str | PathLike, columns: int = 4) -> None:
     """Draw the result of ``strip_masks``: a panel a kernel, a row a channel; white is pruned.
 

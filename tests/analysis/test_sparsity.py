@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sw_mm.analysis import complexity, sparsity, strip_masks
-from sw_mm.analysis.sparsity import draw_densities, draw_strips, table, total, write_csv
+from sw_mm.analysis.sparsity import draw_densities, draw_strips, empty_taps, table, total, write_csv
 from sw_mm.backbones import ShiftWiseNet, SLaK
 from sw_mm.layers import LargeDepthwiseConv2d, ShiftWiseConv2d
 
@@ -90,6 +90,8 @@ def test_strips_of_weights():
     assert column.shape == row.shape == (2, 13)
     torch.testing.assert_close(column[0], torch.tensor([0, 0.8, *[1.0] * 11]))
     assert row.all()
+    column[0, 5] = 0
+    assert empty_taps(dict(column=column, row=row)) == (1, 26, pytest.approx(1.5 / 26))
 
 
 def test_tables_and_pictures(tmp_path):

@@ -29,3 +29,27 @@ def test_resumed_run_equals_the_uninterrupted_one(make_runner, assert_same, tmp_
     make_runner('whole', config).train()
     make_runner('resumed', config, resume=str(tmp_path / 'whole' / first)).train()
     assert_same(final_state(tmp_path / 'whole', last), final_state(tmp_path / 'resumed', last))
+
+
+def test_validation_leaves_the_training_alone(make_runner, assert_same, tmp_path):
+    """It draws random numbers, and the best checkpoint is written, and the last one again, in the middle of it."""
+    loader = dict(dataset=dict(type='Noise'), sampler=dict(type='DefaultSampler', shuffle=False))
+    validation = dict(
+        val_dataloader=dict(batch_size=4, collate_fn=dict(type='default_collate'), **loader),
+        val_evaluator=dict(type='Accuracy'),
+        val_cfg={},
+        default_hooks=dict(checkpoint=dict(save_best='auto', max_keep_ckpts=2)),
+    )
+    make_runner('plain').train()
+    make_runner('whole', validation).train()
+    assert len(list((tmp_path / 'whole').glob('best_accuracy_top1_epoch_*.pth'))) == 1
+    make_runner('resumed', validation, resume=str(tmp_path / 'whole' / 'epoch_2.pth')).train()
+    plain, whole, resumed = (final_state(tmp_path / name, 'epoch_4.pth') for name in ('plain', 'whole', 'resumed'))
+    assert_same(plain, whole)
+    assert_same(whole, resumed)
+
+
+def test_a_dense_checkpoint_is_not_resumed(make_runner, tmp_path):
+    make_runner('dense', dict(custom_hooks=[])).train()
+    with pytest.raises(ValueError, match=r"holds no 'sparse'.*load_from"):
+        make_runner(resume=str(tmp_path / 'dense' / 'epoch_2.pth')).train()

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import sw_mm.registry  # noqa: F401  (also stands in for operators that mmcv may lack)
-from sw_mm.analysis.sparsity import draw_densities, draw_strips, sparsity, strip_masks, table, write_csv
+from sw_mm.analysis.sparsity import draw_densities, draw_strips, empty_taps, sparsity, strip_masks, table, write_csv
 from sw_mm.checkpoint import load_whole
 from sw_mm.checkpoint.download import fetch
 from sw_mm.compat.torch_load import safe_load
@@ -47,6 +47,8 @@ def main(argv: list[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         sys.exit(f'sparsity_report: {error}')
     print(table(rows))
+    dropped, taps, empty = empty_taps(strips)
+    print(f'{dropped} of {taps} taps of the large kernels are empty in all channels, {empty:.1%} in a single one')
 
 
 def _run(model, x):
