@@ -1,7 +1,8 @@
 # Everything a newcomer needs: `make demo` and `make test`. Both make the environment first.
 PYTHON ?= python3
-VENV   := $(abspath $(or $(SW_MM_VENV),.venv))
+# Or onedl, the maintained forks of the same libraries; each has an environment of its own.
 STACK  ?= openmmlab
+VENV   := $(abspath $(or $(SW_MM_VENV),$(if $(filter openmmlab,$(STACK)),.venv,.venv-$(STACK))))
 BIN    := $(VENV)/bin
 
 # `mim` starts a plain `python`, so the environment's must come first on PATH. OpenMP threads that spin while
@@ -14,7 +15,7 @@ RUN    := PATH="$(BIN):$$PATH" OMP_WAIT_POLICY=PASSIVE
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-setup:  ## make the virtual environment (.venv, or SW_MM_VENV) from the lock file
+setup:  ## make the virtual environment (.venv, or SW_MM_VENV) from the lock file of STACK
 	@$(PYTHON) requirements/make_env.py --venv $(VENV) --stack $(STACK)
 
 demo: setup  ## land-cover data, training through mim, scores and a picture
@@ -35,8 +36,8 @@ test: setup  ## the test suite
 test-all: setup  ## the test suite with its exhaustive sweeps and the packaging tests
 	$(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile
 
-smoke: setup  ## build wheel and sdist, install them, and drive mim from the installed package
-	$(RUN) $(BIN)/python -m pytest tests/packaging
+smoke: setup  ## test the built packages; with STACK=onedl, a training step a library on the forks
+	$(RUN) $(BIN)/python -m pytest tests/$(if $(filter openmmlab,$(STACK)),packaging,stacks)
 
 lint: setup  ## ruff, check and format
 	$(BIN)/ruff check .

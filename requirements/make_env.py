@@ -27,6 +27,9 @@ OLDEST_PYTHON = (3, 10)
 DISK_NEEDED = 9 * 2**30  # the environment itself is 6.1 GiB with torch's CUDA libraries, the rest is pip's unpacking
 # torch's own requirement, wanted only by its CUDA builds: pip decides from the metadata of the build it picked.
 TORCH_ONLY = re.compile(r'(nvidia|cuda)-')
+# Published as source distributions only. pip builds each in an environment of its own, as onedl-mmcv needs it: where it
+# finds no torch it leaves its operators out, which do not compile for the torch of the lock.
+FROM_SOURCE = re.compile(r'onedl-(?!mmengine)')
 
 
 class SetupError(RuntimeError):
@@ -146,11 +149,14 @@ def install(venv: Path, lock: Path, log_file: Path) -> None:
     print("installing torch (with its CUDA libraries where pip's index offers the CUDA build)", flush=True)
     run_pip(python, ['--only-binary=:all:', '-c', str(lock), 'torch', 'torchvision'], 'installing torch', log_file)
     print('installing the OpenMMLab stack', flush=True)
+    sources = [f'--no-binary={line.partition("==")[0]}' for line in lines if FROM_SOURCE.match(line)]
     with tempfile.NamedTemporaryFile('w', suffix='.txt') as rest:
         # The lock is complete, and some of the libraries' own pins are wrong (overrides.txt): hence no dependencies.
         rest.write('\n'.join(line for line in lines if not TORCH_ONLY.match(line)))
         rest.flush()
-        run_pip(python, ['--only-binary=:all:', '--no-deps', '-r', rest.name], 'installing the lock', log_file)
+        run_pip(
+            python, ['--only-binary=:all:', *sources, '--no-deps', '-r', rest.name], 'installing the lock', log_file
+        )
 
 
 def make_environment(venv: Path, lock: Path, checkout: Path = CHECKOUT) -> None:
@@ -194,7 +200,7 @@ def main() -> int:
     lock = CHECKOUT / 'requirements' / f'{args.stack}.txt'
     try:
         if not lock.is_file():
-            raise SetupError(f'no lock file {lock}: pass --stack openmmlab')
+            raise SetupError(f'no lock file {lock}: pass --stack openmmlab or --stack onedl')
         make_environment(args.venv.absolute(), lock)
     except SetupError as error:
         print(f'make setup: {error}', file=sys.stderr)

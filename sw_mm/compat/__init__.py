@@ -9,12 +9,13 @@ subset of the libraries may be installed.
 - ``mmcv_ops``: stands in for ``mmcv._ext`` where mmcv carries no compiled operators.
 - ``numpy2``: repairs what NumPy 2 broke in mmcv.
 - ``launch``: ``--launcher pytorch`` and automatic mixed precision on machines without a GPU.
+- ``forks``: ``mmseg::`` configs are inherited where the onedl forks are installed.
 - ``compiling``: ``compile=True`` in a config trains with today's torch.
 """
 
 from functools import cache
 
-from sw_mm.compat import compiling, launch, mmcv_ops, numpy2, stacks, torch_load
+from sw_mm.compat import compiling, forks, launch, mmcv_ops, numpy2, stacks, torch_load
 
 
 @cache
@@ -30,6 +31,7 @@ def install() -> None:
     launch.install()
     numpy2.install()
     compiling.install()
+    forks.install()
 
 
 install()

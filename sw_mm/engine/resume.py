@@ -153,9 +153,17 @@ class _ThenRestore:
         data = next(self.inner)
         self.batches -= 1
         if self.batches == 0:
-            _restore(self.states)
-            self.loop.dataloader_iterator = self.inner
+            self._restore()
         return data
+
+    def skip_iter(self, batches: int) -> None:
+        """Pass over batches without loading them, as onedl-mmengine does."""
+        self.inner.skip_iter(batches)
+        self._restore()
+
+    def _restore(self) -> None:
+        _restore(self.states)
+        self.loop.dataloader_iterator = self.inner
 
 
 class _EpochSeeded(Dataset):

@@ -37,6 +37,16 @@ def test_every_lock_line_is_pinned(make_env):
     assert int(setuptools.split('==')[1].split('.')[0]) < 82
 
 
+def test_the_second_stack_is_locked_too(make_env):
+    """Under its own names, on the same torch."""
+    first, second = (make_env.lock_lines(SCRIPT.with_name(f'{stack}.txt')) for stack in ('openmmlab', 'onedl'))
+    names = {line.split('==')[0] for line in second}
+    assert all('==' in line.split(';')[0] for line in second)
+    assert {'onedl-mim', 'onedl-mmcv', 'onedl-mmengine', 'onedl-mmpretrain', 'onedl-mmsegmentation'} <= names
+    assert not {'mmcv', 'mmcv-lite', 'mmdet', 'mmengine', 'mmsegmentation', 'openmim', 'opencv-python'} & names
+    assert [line for line in first if line.startswith('torch')] == [line for line in second if line.startswith('torch')]
+
+
 def test_fingerprint_follows_lock_and_python(make_env, lock):
     first = make_env.fingerprint(lock, (3, 11))
     assert make_env.fingerprint(lock, (3, 11)) == first
@@ -96,6 +106,7 @@ def test_only_torch_decides_about_cuda_libraries(make_env, lock, tmp_path, monke
     make_env.make_environment(tmp_path / 'venv', lock, one)
     torch_call, rest, editable = calls[1:]
     assert '-c' in torch_call
+    assert '--no-binary' not in rest
     assert 'nvidia-cublas==13.0' in torch_call  # as a constraint: a CPU build of torch brings none of them
     assert 'torch==1.0\nmmengine==0.1' in rest
     assert 'nvidia' not in rest
@@ -112,6 +123,19 @@ def test_only_torch_decides_about_cuda_libraries(make_env, lock, tmp_path, monke
     (two / 'pyproject.toml').write_text('[project.entry-points]')
     make_env.make_environment(tmp_path / 'venv', lock, two)
     assert len(calls) == 1
+
+
+def test_forks_are_built_where_they_find_no_torch(make_env, lock, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(make_env, 'run_pip', lambda python, arguments, *_, **__: calls.append(arguments))
+    monkeypatch.setattr(make_env.subprocess, 'run', lambda *a, **k: (tmp_path / 'venv').mkdir() or FakeDone)
+    lock.write_text('torch==1.0\nonedl-mmcv==1.0\nonedl-mmengine==1.0\n')
+    make_env.install(tmp_path / 'venv', lock, tmp_path / 'log')
+    assert [word for word in calls[-1] if word.startswith('--')] == [
+        '--only-binary=:all:',
+        '--no-binary=onedl-mmcv',
+        '--no-deps',
+    ]
 
 
 class FakeDone:
