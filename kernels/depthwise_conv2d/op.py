@@ -11,9 +11,12 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from .. import _dispatch
+from ..arguments import is_integer
 from . import aten, reference
 from .geometry import Pair, Sides, crop_to_map, memory_format_of, output_size
 
+# What the CPU backend is fast for; all else is left to PyTorch's own convolutions.
+_STEERED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # On a GPU, PyTorch's own convolutions are specialised for kernels up to this side.
 _LARGEST_NATIVE_ON_GPU = 5
 
@@ -46,10 +49,14 @@ def depthwise_conv2d(
         A channels_last input gives a channels_last output.
 
     Raises:
+        TypeError: If ``x`` or ``weight`` is no tensor.
         ValueError: If a shape, a dtype, stride, padding or dilation does not fit.
         RuntimeError: If a backend was asked for that cannot compute this.
     """
     stride, dilation, padding = _pair('stride', stride), _pair('dilation', dilation), _four_sides(padding)
+    for name, tensor in (('x', x), ('weight', weight)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f'{name} must be a tensor; got {type(tensor).__name__}')
     x, weight, bias = _dispatch.autocast(x, weight, bias)
     check(x, weight, bias, padding, dilation)
     weight, padding = crop_to_map(weight, x.shape[2:], stride, padding, dilation)
@@ -74,7 +81,7 @@ def choose_backend(x: Tensor, *kernels: Tensor, plain: bool = False) -> str:
         return None
 
     preferred = 'reference'
-    if x.device.type == 'cpu' and x.dtype is not torch.float64 and not plain:
+    if x.device.type == 'cpu' and x.dtype in _STEERED_DTYPES and not plain:
         preferred = 'aten'
     elif x.device.type == 'cuda' and max(max(kernel.shape[2:]) for kernel in kernels) > _LARGEST_NATIVE_ON_GPU:
         preferred = 'triton'
@@ -99,22 +106,30 @@ def implementation(backend: str) -> ModuleType:
 
 
 def _pair(name: str, value: int | Pair) -> Pair:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
+    pair = _integers(value, times=2)
     if len(pair) != 2 or min(pair) < 1:
-        raise ValueError(f'{name} must be one positive number or (height, width); got {value}')
+        raise ValueError(f'{name} must be one positive number or (height, width); got {value!r}')
     return pair
 
 
 def _four_sides(padding: int | tuple[int, ...]) -> Sides:
-    sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
+    sides = _integers(padding, times=4)
     if len(sides) == 2:
         height, width = sides
         sides = (width, width, height, height)
     if len(sides) != 4 or min(sides) < 0:
         raise ValueError(
-            f'padding must be one number, (height, width) or (left, right, top, bottom), none negative; got {padding}'
+            f'padding must be one number, (height, width) or (left, right, top, bottom), none negative; got {padding!r}'
         )
     return sides
+
+
+def _integers(value: int | Sequence[int], times: int) -> tuple[int, ...]:
+    """Repeat a single integer, or make several a tuple; it is empty if anything else is among them."""
+    if is_integer(value):
+        return (value,) * times
+    fits = isinstance(value, (tuple, list)) and all(map(is_integer, value))
+    return tuple(value) if fits else ()
 
 
 def check(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sides, dilation: Pair) -> None:

@@ -277,7 +277,13 @@ def test_macs_count_the_cropped_kernel():
         ('weight', {'weight': torch.zeros(3, 1, 3, 3).double()}),
         ('bias', {'bias': torch.zeros(4)}),
         ('stride', {'stride': 0}),
+        ('stride', {'stride': True}),
+        ('stride', {'stride': (1, 1.5)}),
         ('dilation', {'dilation': (1, 2, 3)}),
+        ('dilation', {'dilation': '22'}),
+        ('dilation', {'dilation': None}),
+        ('padding', {'padding': 'same'}),
+        ('padding', {'padding': (True, 1)}),
         ('padding', {'padding': (1, 1, 1)}),
         ('padding', {'padding': -1}),
         ('padding', {'weight': torch.zeros(3, 1, 9, 9), 'padding': 1}),
@@ -288,3 +294,10 @@ def test_bad_arguments_are_named(name, change):
     arguments = {'x': torch.zeros(2, 3, 6, 6), 'weight': torch.zeros(3, 1, 3, 3), 'padding': 1} | change
     with pytest.raises(ValueError, match=f'^{name} '):
         depthwise_conv2d(**arguments)
+
+
+@pytest.mark.parametrize('change', [{'x': [1.0]}, {'weight': None}])
+def test_what_is_no_tensor_is_named(change):
+    (name,) = change
+    with pytest.raises(TypeError, match=f'^{name} must be a tensor; got '):
+        depthwise_conv2d(**{'x': torch.zeros(2, 3, 6, 6), 'weight': torch.zeros(3, 1, 3, 3)} | change)
