@@ -41,8 +41,10 @@ from ..depthwise_conv2d.triton import conv_tile, is_fixed, tap_rows
 
 _Padding = tuple[int, int, int, int]
 
-# Positions of a line whose sums one thread holds in registers, and the sums of all rows of a program.
+# Positions of a line whose sums one thread holds in registers, those of two maps at once if the line is longer, and the
+# sums of all rows of a program.
 _LONGEST_TILE = 28
+_LONGEST_PAIR_TILE = 20
 _MOST_SUMS = 56
 _MOST_ROWS = 4
 
@@ -364,7 +366,8 @@ def plan_maps(x: Tensor, kernels: Sequence[Tensor], paddings: Sequence[_Padding]
     """Plan :func:`maps`; its results are the launch's arguments ``out_*``."""
     n, _, height, width = x.shape
     (strip_cross, strip), (column, column_cross), (_, centre) = _axes(kernels, paddings, (height, width), False)
-    strip = strip.tiled(width, _LONGEST_TILE, is_fixed((height, width)))
+    longest = _LONGEST_TILE if width <= _LONGEST_TILE else _LONGEST_PAIR_TILE
+    strip = strip.tiled(width, longest, is_fixed((height, width)))
     centre = replace(centre, tile=strip.tile)
     column = column.tiled(height, _LONGEST_TILE, is_fixed((height, width)))
     x = x.contiguous(memory_format=torch.channels_last)

@@ -95,6 +95,7 @@ def test_passes_match_float64(case, assert_close):
 @pytest.mark.parametrize('name', ['open sizes', 'fixed size', 'strips reach over the map, fixed'])
 def test_tiles_with_halo_match_float64(name, assert_close, monkeypatch):
     monkeypatch.setattr(kernels, '_LONGEST_TILE', 2)
+    monkeypatch.setattr(kernels, '_LONGEST_PAIR_TILE', 2)
     monkeypatch.setattr(depthwise, '_LONGEST_TILE', 2)
     check_all_passes(CASES[name], assert_close)
 
