@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import mmengine.config.config
 import mmengine.config.utils
 import pytest
 import yaml
@@ -46,12 +47,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope='session', autouse=True)
-def _read_upstream_metafiles_once():
-    """Keep mmengine from reading all metafiles of a library for each ``_base_`` that names one of its configs."""
+def _spare_mmengine_what_takes_seconds():
+    """Read the metafiles of a library once, not for each ``_base_`` in it, and print configs without yapf's beauty."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             mmengine.config.utils, '_get_cfg_metainfo', functools.cache(mmengine.config.utils._get_cfg_metainfo)
         )
+        patch.setattr(mmengine.config.config, 'FormatCode', lambda text, **_: (text, True))
         yield
 
 
@@ -59,6 +61,12 @@ def _read_upstream_metafiles_once():
 def models() -> list[dict]:
     """The models of all metafiles."""
     return read_models()
+
+
+@pytest.fixture(scope='session')
+def kinds(models: list[dict]) -> list[tuple[str, ...]]:
+    """Family, algorithm and data set of each of them."""
+    return [kind_of(model) for model in models]
 
 
 @pytest.fixture(scope='session')

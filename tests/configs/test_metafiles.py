@@ -107,3 +107,31 @@ def test_weights_are_where_their_authors_put_them(models):
         assert url.hostname in HOSTS
         assert url.path.endswith('.pth')
     assert len(links) == len(set(links))
+
+
+TASKS = {
+    'ImageNet-1K': ('classifier', 'in1k'),
+    'ImageNet-22K': ('classifier', 'in22k'),
+    'ADE20K, UPerNet': ('upernet', 'ade20k'),
+    'Cityscapes, UPerNet': ('upernet', 'cityscapes'),
+    'Cityscapes, DeepLabV3+': ('deeplabv3plus', 'cityscapes'),
+    'COCO, FCOS': ('fcos', 'coco'),
+    'COCO, Mask R-CNN': ('mask', 'coco'),
+    'COCO, Cascade Mask R-CNN': ('cascade', 'coco'),
+    'VOC 2007, Faster R-CNN': ('faster', 'voc07'),
+}
+
+
+def test_the_overview_counts_right(kinds):
+    text = (CONFIGS / 'README.md').read_text()
+    head, _, *rows = [line.strip('| ').split(' | ') for line in text.splitlines() if line.startswith('|')]
+    families = [re.match(r'\[(\w+)\]\(\w+/README\.md\)', cell).group(1) for cell in head[1:]]
+    table = {
+        (family, *TASKS[row[0]]): int(cell)
+        for row in rows[:-1]
+        for family, cell in zip(families, row[1:], strict=True)
+        if cell.isdigit()
+    }
+    assert table == Counter(kinds)
+    assert dict(zip(families, map(int, rows[-1][1:]), strict=True)) == Counter(family for family, *_ in kinds)
+    assert f'{len(kinds)} of them' in text

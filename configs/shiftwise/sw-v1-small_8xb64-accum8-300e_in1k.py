@@ -1,0 +1,8 @@
+"""SW-S, design v1, on ImageNet-1K, 300 epochs on 8 GPUs x 64 images x 8 accumulated steps.
+
+The official code defines this net, but its authors publish no result; the recipe is that of SW-T.
+"""
+
+_base_ = '../sw_imagenet.py'
+
+model = dict(backbone=dict(arch='v1-small'), head=dict(in_channels=768))
