@@ -113,6 +113,19 @@ def test_file_names_tell_batch_and_size(model, parse):
         assert tuple(crop.crop_size) == (height, width)
 
 
+def test_multi_scale_testing_enlarges_single_scale_testing(model, parse):
+    cfg = parse(model['Config'])
+    if cfg.default_scope != 'mmseg':
+        return
+    (resize,) = [step for step in cfg.test_dataloader.dataset.pipeline if step.type == 'Resize']
+    sizes, flips, *_ = cfg.tta_pipeline[-1].transforms
+    # A factor enlarges the image of the file, and those of Cityscapes are as large as single-scale testing has them.
+    scales = [step.get('scale') or tuple(round(side * step.scale_factor) for side in (2048, 1024)) for step in sizes]
+    assert scales == [tuple(int(side * ratio) for side in resize.scale) for ratio in (0.5, 0.75, 1, 1.25, 1.5, 1.75)]
+    assert [flip.prob for flip in flips] == [0.0, 1.0]
+    assert cfg.tta_model.type == 'SegTTAModel'
+
+
 def test_detector_differs_from_convnexts_in_the_backbone_only(parse):
     theirs = Config.fromfile(
         Path(get_installed_path('mmdet'))
@@ -145,6 +158,8 @@ def test_mim_reads_the_index(models):
     index = convert2df(load(str(REPOSITORY / 'model-index.yml')))
     assert list(index.index) == [model['Name'] for model in models]
     assert list(index['config']) == [model['Config'] for model in models]
+    # `mim download` splits what it finds here, and what it does not find is no string.
+    assert list(index['weight']) == [model.get('Weights', '') for model in models]
 
 
 def test_survives_where_mim_puts_it(model, parse, tmp_path):

@@ -25,13 +25,13 @@ class Probe(Hook):
         self.metrics = metrics
 
 
-def runner_of(recipe, directory: Path) -> Runner:
+def config_of(recipe, directory: Path) -> Config:
     cfg = Config.fromfile(recipe.config)
     cfg.merge_from_dict(recipe.options)
     cfg.work_dir = str(directory / 'work_dir')
     cfg.experiment_name = directory.name
     cfg.log_level = 'WARNING'
-    return Runner.from_cfg(cfg)
+    return cfg
 
 
 def metric_of(cfg: Config) -> str | None:
@@ -47,7 +47,7 @@ def test_trains_and_evaluates(model, recipe_of, tmp_path, monkeypatch):
     recipe = recipe_of(REPOSITORY / model['Config'])
     recipe.link_data(tmp_path)
     monkeypatch.chdir(tmp_path)
-    runner = runner_of(recipe, tmp_path)
+    runner = Runner.from_cfg(config_of(recipe, tmp_path))
     probe = Probe()
     runner.register_hook(probe)
     runner.train()
@@ -70,8 +70,32 @@ def test_trains_and_evaluates(model, recipe_of, tmp_path, monkeypatch):
     assert not any(isinstance(module, torch.nn.SyncBatchNorm) for module in runner.model.modules())
 
 
+@pytest.mark.parametrize(
+    'config',
+    [
+        'upernet_sw_ade20k.py',
+        pytest.param('unireplknet/upernet_unireplknet-t_8xb2-160k_ade20k-512x512.py', marks=pytest.mark.slow),
+        pytest.param('replknet/upernet_replknet-31b_32xb2-20k_cityscapes-769x769.py', marks=pytest.mark.slow),
+    ],
+)
+def test_multi_scale_testing(config, recipe_of, tmp_path, monkeypatch):
+    """What ``mim test mmseg CONFIG --tta`` does: six sizes, each image mirrored too, one score."""
+    recipe = recipe_of(REPOSITORY / 'configs' / config)
+    recipe.link_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    cfg = config_of(recipe, tmp_path)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = dict(cfg.tta_model, module=cfg.model)
+    runner = Runner.from_cfg(cfg)
+    seen = []
+    runner.model.module.backbone.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
+    metrics = runner.test()
+    assert math.isfinite(metrics['mIoU'])
+    assert len(seen) >= 12 * len(runner.test_dataloader.dataset)
+
+
 def test_missing_data_are_named(recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=recipe.place) as error:
-        runner_of(recipe, tmp_path).train()
+        Runner.from_cfg(config_of(recipe, tmp_path)).train()
     assert 'train_dataloader.dataset.data_root=DIR' in str(error.value)

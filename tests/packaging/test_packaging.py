@@ -85,7 +85,24 @@ def test_mim_data_is_beside_the_package(kind, request, run, overlay_env, tmp_pat
 
 def test_mim_search(installed, run, overlay_env, tmp_path):
     found = run(installed / 'bin' / 'python', '-m', 'mim', 'search', 'swmm', cwd=tmp_path, env=overlay_env(installed))
-    assert 'shiftwise' in found
+    for name in (
+        'sw_imagenet',
+        'slak-tiny_',
+        'replknet-31b_',
+        'unireplknet-t_',
+        'convnext-tiny-k31_',
+        'mobilenet-v2-k3_',
+    ):
+        assert name in found
+
+
+@pytest.mark.parametrize('name', ['sw_imagenet', 'upernet_replknet-31b_32xb4-40k_ade20k-512x512'])
+def test_mim_download(name, installed, run, overlay_env, tmp_path):
+    """A config comes alone where no weights are linked, though other models of the package have some."""
+    command = ['-m', 'mim', 'download', 'swmm', '--config', name, '--dest', '.']
+    said = run(installed / 'bin' / 'python', *command, cwd=tmp_path, env=overlay_env(installed))
+    assert f'Successfully dumped {name}.py' in said
+    assert "type='sw_mm." in (tmp_path / f'{name}.py').read_text()
 
 
 def test_mim_run(installed, run, overlay_env, tmp_path):
