@@ -100,6 +100,8 @@ class AtomicCheckpointHook(CheckpointHook):
         self._delete_steps(superfluous)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
+        if not self.save_best:
+            return
         # The base class deletes the previous best before it writes the new one.
         backend, later = self.file_backend, []
         self.file_backend = _DeleteLater(backend, later)

@@ -31,18 +31,28 @@ def test_resumed_run_equals_the_uninterrupted_one(make_runner, assert_same, tmp_
     assert_same(final_state(tmp_path / 'whole', last), final_state(tmp_path / 'resumed', last))
 
 
-def test_validation_leaves_the_training_alone(make_runner, assert_same, tmp_path):
+@pytest.mark.parametrize(
+    ('save_best', 'wanted'),
+    [
+        (None, []),
+        ('auto', ['best_accuracy_top1']),
+        (['accuracy/top1', 'accuracy/top4'], ['best_accuracy_top1', 'best_accuracy_top4']),
+    ],
+    ids=['no best', 'one best', 'two best'],
+)
+def test_validation_leaves_the_training_alone(make_runner, assert_same, tmp_path, save_best, wanted):
     """It draws random numbers, and the best checkpoint is written, and the last one again, in the middle of it."""
     loader = dict(dataset=dict(type='Noise'), sampler=dict(type='DefaultSampler', shuffle=False))
     validation = dict(
         val_dataloader=dict(batch_size=4, collate_fn=dict(type='default_collate'), **loader),
-        val_evaluator=dict(type='Accuracy'),
+        val_evaluator=dict(type='Accuracy', topk=(1, 4)),
         val_cfg={},
-        default_hooks=dict(checkpoint=dict(save_best='auto', max_keep_ckpts=2)),
+        default_hooks=dict(checkpoint=dict(save_best=save_best)),
     )
     make_runner('plain').train()
     make_runner('whole', validation).train()
-    assert len(list((tmp_path / 'whole').glob('best_accuracy_top1_epoch_*.pth'))) == 1
+    best = sorted(path.name[:18] for path in (tmp_path / 'whole').glob('best_*.pth'))
+    assert best == wanted
     make_runner('resumed', validation, resume=str(tmp_path / 'whole' / 'epoch_2.pth')).train()
     plain, whole, resumed = (final_state(tmp_path / name, 'epoch_4.pth') for name in ('plain', 'whole', 'resumed'))
     assert_same(plain, whole)
