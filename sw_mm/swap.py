@@ -373,11 +373,8 @@ class _BaseSwap:
             ),
         )
 
-    def old_norm_type(self) -> str:
-        return str(dict(self.old.get('norm_cfg') or {}).get('type'))
-
     def wants_sync_bn(self) -> bool:
-        return self.old_norm_type() == 'SyncBN'
+        return dict(self.old.get('norm_cfg') or {}).get('type') == 'SyncBN'
 
     def adjust_preprocessor(self) -> None:
         if self.old.get('in_channels', 3) != 3:
@@ -463,7 +460,7 @@ class _DenseSwap(_BaseSwap):
         size = self.old.get('img_size') or 512
         size = size if isinstance(size, int) else size[0]
         configs = [config]
-        if self.drops_neck():
+        if self.makes_pyramid():
             configs.append(self.get((*self.host, 'neck')))
         try:
             outputs = _outputs(configs, self.library, size, self.old.get('in_channels', 3))
@@ -474,6 +471,9 @@ class _DenseSwap(_BaseSwap):
                 f'it returns more than maps, class tokens perhaps, and {self.head_type()} takes those; choose a head '
                 'that takes maps, such as UPerHead'
             )
+        if self.makes_pyramid():
+            self.notes.append(f'No {self.neck_type()}: the backbone returns a pyramid itself')
+            self.set((*self.host, 'neck'), None)
         maps = [Map(output.shape[1], round(size / output.shape[2])) for output in outputs]
         if len(maps) > 1 and len({stride for _, stride in maps}) == 1:
             raise self.refuse(
@@ -483,8 +483,12 @@ class _DenseSwap(_BaseSwap):
             )
         return maps
 
-    def drops_neck(self) -> bool:
+    def makes_pyramid(self) -> bool:
+        """Return whether the neck makes the pyramid that the new backbone returns by itself."""
         return self.neck_type() in PYRAMID_NECKS
+
+    def has_neck(self) -> bool:
+        return bool(self.neck_type())
 
     def neck_type(self) -> str:
         neck = self.get(self.neck_place)
@@ -510,7 +514,6 @@ class _DenseSwap(_BaseSwap):
     def rewire(self) -> dict:
         stages = self.counterparts([stride for _, stride in self.old_maps])
         used = self.used_outputs()
-        self.stage_of = {index: stages[index] for index in used}
         self.position = {index: position for position, index in enumerate(used)}
         options = dict(out_indices=tuple(stages[index] for index in used), gap_before_final_norm=False)
         if 'layer_scale_init_value' in self.parameters:
@@ -526,7 +529,6 @@ class _DenseSwap(_BaseSwap):
             for index, output in zip(used, outputs, strict=True)
         }
         self.contiguous = all(output.is_contiguous() for output in outputs)
-        self.check_strides()
         if LAST not in options['out_indices']:
             self.set(('find_unused_parameters',), True)
             self.notes.append(
@@ -550,9 +552,6 @@ class _DenseSwap(_BaseSwap):
         """Return the stage that takes the place of each old map."""
         raise NotImplementedError
 
-    def check_strides(self) -> None:
-        raise NotImplementedError
-
     def rewire_consumers(self, options: dict) -> None:
         raise NotImplementedError
 
@@ -565,7 +564,7 @@ class _DenseSwap(_BaseSwap):
         if isinstance(given, int):
             self.set((*place, 'in_channels'), channels[-1])
         elif isinstance(given, list | tuple):
-            old = [self.old_maps[index].channels for index in range(len(self.old_maps))]
+            old = [old.channels for old in self.old_maps]
             backwards = list(given) != old and list(given) == old[::-1]
             self.set((*place, 'in_channels'), channels[::-1] if backwards else channels)
         else:
@@ -604,9 +603,6 @@ class _SegmentorSwap(_DenseSwap):
             elif isinstance(found, dict):
                 places.append((*self.host, key))
         return places
-
-    def has_neck(self) -> bool:
-        return bool(self.get((*self.host, 'neck'))) and not self.drops_neck()
 
     def indices(self, place: Place) -> list[int]:
         """Return which maps a head takes, as numbers from 0."""
@@ -650,8 +646,8 @@ class _SegmentorSwap(_DenseSwap):
         choices = itertools.combinations(range(len(NATIVE_STRIDES)), count)
         return list(min((stages for stages in choices if stages[-1] == LAST), key=distance))
 
-    def check_strides(self) -> None:
-        """Heads of mmseg enlarge what they get, so all strides will do; say what they are."""
+    def note_stride(self) -> None:
+        """Heads of mmseg enlarge what they get, so any stride will do; say what it is."""
         last = max(self.new_maps)
         old, new = self.old_maps[last].stride, self.new_maps[last].stride
         if new > old:
@@ -661,9 +657,7 @@ class _SegmentorSwap(_DenseSwap):
             )
 
     def rewire_consumers(self, options: dict) -> None:
-        if self.drops_neck():
-            self.notes.append(f'No {self.neck_type()}: the backbone returns a pyramid itself')
-            self.set((*self.host, 'neck'), None)
+        self.note_stride()
         if self.has_neck():
             self.rewire_neck()
             self.rewire_heads_behind_neck(options)
@@ -676,9 +670,7 @@ class _SegmentorSwap(_DenseSwap):
             self.set((*place, 'in_channels'), channels if several else channels[0])
             positions = [self.position[index] for index in indices]
             if 'in_index' in head and not (head['in_index'] == -1 and positions == [len(self.position) - 1]):
-                same = list(positions) == list(head['in_index'] if several else [head['in_index']])
-                if not same:
-                    self.set((*place, 'in_index'), positions if several else positions[0])
+                self.set((*place, 'in_index'), positions if several else positions[0])
             if head.get('c1_in_channels'):
                 self.set((*place, 'c1_in_channels'), self.new_maps[0].channels)
             self.scale_dilations(place, indices[-1])
@@ -722,13 +714,11 @@ class _DetectorSwap(_DenseSwap):
     def heads(self) -> list[Place]:
         return [(*self.host, key) for key, value in self.get(self.host).items() if key.endswith('head') and value]
 
-    def has_neck(self) -> bool:
-        return bool(self.get((*self.host, 'neck'))) and not self.drops_neck()
-
     def used_outputs(self) -> list[int]:
         return self.outputs_of_neck() if self.has_neck() else list(range(len(self.old_maps)))
 
     def counterparts(self, strides: list[int]) -> list[int]:
+        """By stride: anchors, points and regions depend on it."""
         foreign = [stride for stride in strides if stride not in NATIVE_STRIDES]
         if foreign or strides != sorted(set(strides)):
             raise self.refuse(
@@ -737,9 +727,6 @@ class _DetectorSwap(_DenseSwap):
             )
         return [NATIVE_STRIDES.index(stride) for stride in strides]
 
-    def check_strides(self) -> None:
-        """Anchors, points and regions depend on the strides, which ``counterparts`` has kept."""
-
     def rewire_consumers(self, options: dict) -> None:
         if self.get((*self.host, 'roi_head', 'shared_head')):
             shared = self.get((*self.host, 'roi_head', 'shared_head', 'type'))
@@ -747,9 +734,6 @@ class _DetectorSwap(_DenseSwap):
                 f'roi_head.shared_head={shared} is the last stage of a ResNet and takes 1024 channels; start from the '
                 'same detector with an FPN'
             )
-        if self.drops_neck():
-            self.notes.append(f'No {self.neck_type()}: the backbone returns a pyramid itself')
-            self.set((*self.host, 'neck'), None)
         if self.has_neck():
             self.rewire_neck()
             if self.neck_type() == 'SSDNeck':
@@ -811,6 +795,8 @@ class _ClassifierSwap(_BaseSwap):
                 f'{model} pre-trains by masked image modelling, which hides tokens inside {self.old_type}; contrastive '
                 'methods such as MoCo or SimCLR take any backbone'
             )
+        if self.old_type.endswith('_CIFAR'):
+            self.notes.append('The last map has stride 32, and images of 32x32 become one pixel: enlarge them')
         channels = _outputs([dict(self.new)], self.library, 64)[-1].shape[1]
         maps = self.rewire_neck(channels)
         head_place = (*self.host, 'head')
@@ -840,6 +826,7 @@ class _ClassifierSwap(_BaseSwap):
             return False
         neck = self.get(place)
         parts = neck if isinstance(neck, list) else [neck] if neck else []
+        inside = (*place, 0) if isinstance(neck, list) else place
         kinds = [str(part.get('type')).rpartition('.')[2] for part in parts]
         if set(kinds) <= set(POOLINGS):
             if parts:
@@ -849,7 +836,7 @@ class _ClassifierSwap(_BaseSwap):
         if len(kinds) != 1 or kinds[0] not in MAP_NECKS:
             raise self.refuse(f'it is not known what the neck {" and ".join(kinds)} takes of a backbone')
         if 'in_channels' in parts[0]:
-            self.set((*place, 'in_channels'), channels)
+            self.set((*inside, 'in_channels'), channels)
             self.neck_transforms = True
         if kinds[0] == 'LinearNeck':
             return bool(parts[0].get('gap_dim', 0))

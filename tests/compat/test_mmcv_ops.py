@@ -55,6 +55,9 @@ def test_other_operators_say_what_to_do():
         mmcv_ops.border_align(torch.zeros(1, 4, 3, 3), torch.zeros(1, 9, 4), 2)
     with pytest.raises(NotImplementedError, match="pool_mode='max'"):
         mmcv_ops.roi_align(torch.zeros(1, 1, 4, 4), torch.zeros(1, 5), 2, 1.0, 0, 'max', True)
+    x, offset, mask = (torch.zeros(1, channels, side, side) for channels, side in ((2, 4), (18, 8), (9, 8)))
+    with pytest.raises(NotImplementedError, match='offsets for another size'):
+        mmcv_ops.modulated_deform_conv2d(x, offset, mask, torch.zeros(2, 2, 3, 3), None, 1, 1)
 
 
 def test_compiled_module_is_preferred(tmp_path):
