@@ -50,7 +50,7 @@ def test_builds_and_learns_in_all_its_parts(model, parse):
     assert max(group['lr'] for group in groups) == cfg.optim_wrapper.optimizer.lr
     decayed = {param for group in groups if group['weight_decay'] for param in group['params']}
     assert all(param in decayed for param in net.parameters() if param.ndim > 1)
-    if cfg.optim_wrapper.get('constructor') or cfg.default_scope == 'mmpretrain':
+    if cfg.optim_wrapper.get('constructor') or 'flat_decay_mult' in cfg.optim_wrapper.get('paramwise_cfg', {}):
         assert all(param.ndim > 1 for param in decayed)
 
     images = torch.empty(2, 3, 64, 96, device='meta')
