@@ -81,19 +81,19 @@ model = dict(
 )
 
 # Schedule: warm-up, linear decay, and an average of the weights over the last few dozen steps, which are few and noisy.
-max_iters = 400
+max_iters = 300
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=100)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
     clip_grad=dict(max_norm=10.0),
     constructor='sw_mm.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(decay_rate=1.0, num_layers=9),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=100),
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=50),
     dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=max_iters),
 ]
 custom_hooks = [dict(type='EMAHook', momentum=0.03, update_buffers=True)]

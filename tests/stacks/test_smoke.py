@@ -20,8 +20,6 @@ from sw_mm.compat import stacks
 pytestmark = pytest.mark.slow
 
 STACK = stacks.detect()
-# What mim calls the library that it calls mmseg on the first stack.
-SEGMENTATION = {'openmmlab': 'mmseg', 'onedl': 'mmsegmentation'}[STACK]
 
 
 def test_the_stack_is_sound():
@@ -82,7 +80,7 @@ def test_mim_trains_and_resumes(recipe, tmp_path):
     recipe.link_data(tmp_path)
     options = [f'{key}={value}'.replace(' ', '') for key, value in recipe.options.items()]
     for more, end in (([], 2), (['--resume'], 4)):
-        command = ['train', SEGMENTATION, recipe.config, '--work-dir', 'work_dir', *more]
+        command = ['train', recipe.library, recipe.config, '--work-dir', 'work_dir', *more]
         done = mim(*command, '--cfg-options', *options, f'train_cfg.max_iters={end}', cwd=tmp_path)
         assert done.returncode == 0, done.stdout
         assert f'Iter(train) [{end}/{end}]' in done.stdout
