@@ -5,6 +5,7 @@ Official result: 83.39 top-1, trained with 30 % of the small filters masked, as 
 """
 
 _base_ = [
+    '_base_/models/classifier.py',
     '_base_/datasets/imagenet.py',
     'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py',
     'mmpretrain::_base_/default_runtime.py',
@@ -17,23 +18,14 @@ custom_imports = dict(imports=['sw_mm.registry'])
 checkpoint = None
 
 model = dict(
-    type='ImageClassifier',
     backbone=dict(
         type='sw_mm.ShiftWiseNet',
         arch='tiny',
         drop_path_rate=0.2,
         layer_scale_init_value=1e-6,
-        norm_cfg=dict(type='SyncBN', requires_grad=True),
         init_cfg=dict(type='sw_mm.OfficialPretrained', checkpoint=checkpoint),
     ),
-    head=dict(
-        type='LinearClsHead',
-        num_classes=1000,
-        in_channels=640,
-        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
-    ),
-    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
+    head=dict(in_channels=640),
 )
 
 # No gradient clipping, no average of the weights.

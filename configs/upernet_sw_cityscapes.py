@@ -20,6 +20,8 @@ checkpoint = None
 model = dict(
     data_preprocessor=dict(size=(512, 1024)),
     backbone=dict(init_cfg=dict(type='sw_mm.OfficialPretrained', checkpoint=checkpoint)),
+    decode_head=dict(num_classes=19),
+    auxiliary_head=dict(num_classes=19),
 )
 
 train_dataloader = dict(batch_size=2)

@@ -24,4 +24,5 @@ dataset_type = 'sw_mm.CityscapesDataset'
 train_dataloader = dict(dataset=dict(type=dataset_type))
 val_dataloader = dict(dataset=dict(type=dataset_type))
 test_dataloader = val_dataloader
+default_hooks = dict(checkpoint=dict(type='sw_mm.AtomicCheckpointHook'))
 auto_scale_lr = dict(enable=False, base_batch_size=8)

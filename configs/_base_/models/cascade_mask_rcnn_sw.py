@@ -1,39 +1,6 @@
-# mmdetection's Cascade Mask R-CNN with SW-T in the place of ResNet-50 and the box heads that large-kernel
-# papers use: four shared convs and one fc with SyncBN, class-specific boxes, GIoU on decoded boxes.
-_base_ = 'mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py'
+_base_ = './cascade_mask_rcnn.py'
 
-norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='sw_mm.ShiftWiseNet',
-        arch='tiny',
-        out_indices=(0, 1, 2, 3),
-        drop_path_rate=0.4,
-        layer_scale_init_value=1.0,
-        gap_before_final_norm=False,
-        norm_cfg=norm_cfg,
-    ),
+    backbone=dict(type='sw_mm.ShiftWiseNet', arch='tiny', drop_path_rate=0.4, layer_scale_init_value=1.0),
     neck=dict(in_channels=[80, 160, 320, 640]),
-    roi_head=dict(
-        bbox_head=[
-            dict(
-                type='ConvFCBBoxHead',
-                num_shared_convs=4,
-                num_shared_fcs=1,
-                in_channels=256,
-                conv_out_channels=256,
-                fc_out_channels=1024,
-                roi_feat_size=7,
-                num_classes=80,
-                bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.0] * 4, target_stds=target_stds),
-                reg_class_agnostic=False,
-                reg_decoded_bbox=True,
-                norm_cfg=norm_cfg,
-                loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
-                loss_bbox=dict(type='GIoULoss', loss_weight=10.0),
-            )
-            for target_stds in ([0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067])
-        ]
-    ),
 )

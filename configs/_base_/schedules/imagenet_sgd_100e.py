@@ -8,4 +8,4 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=5, convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(enable=False)
-default_hooks = dict(checkpoint=dict(save_best='auto', max_keep_ckpts=3))
+default_hooks = dict(checkpoint=dict(type='sw_mm.AtomicCheckpointHook', save_best='auto', max_keep_ckpts=3))
