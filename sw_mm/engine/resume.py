@@ -134,7 +134,7 @@ class ExactResume:
             loader.worker_init_fn = functools.partial(init.func, *init.args, **{**init.keywords, 'seed': seed})
             changed = True
         if isinstance(loader.dataset, _EpochSeeded):
-            loader.dataset.seed = seed
+            loader.dataset._seed = seed
         if changed and hasattr(sampler, '_indices_of_rank'):  # mmengine's InfiniteSampler is under way already
             sampler.indices = sampler._indices_of_rank()
         return changed
@@ -167,27 +167,38 @@ class _ThenRestore:
 
 
 class _EpochSeeded(Dataset):
-    """A data set whose random numbers in a worker depend on the epoch, not on how long the worker has lived."""
+    """A data set whose random numbers in a worker depend on the epoch, not on how long the worker has lived.
+
+    Its other attributes are those of the data set inside, also to set: hooks of mmdet exchange the pipeline.
+    """
+
+    OWN = ('_wrapped', '_seed', '_epoch', '_seeded_for')
 
     def __init__(self, dataset: Dataset, seed: int, epoch: Tensor) -> None:
-        self.dataset, self.seed, self.epoch = dataset, seed, epoch
-        self.seeded_for = -1
+        self._wrapped, self._seed, self._epoch = dataset, seed, epoch
+        self._seeded_for = -1
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self._wrapped)
 
     def __getattr__(self, name: str) -> Any:
-        # The first is asked for while this is copied to a worker; the second would pass by the seeds.
-        if name in ('dataset', '__getitems__'):
+        # The own ones are missing while this is copied to a worker; the last would pass by the seeds.
+        if name in (*self.OWN, '__getitems__'):
             raise AttributeError(name)
-        return getattr(self.dataset, name)
+        return getattr(self._wrapped, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.OWN:
+            super().__setattr__(name, value)
+        else:
+            setattr(self._wrapped, name, value)
 
     def __getitem__(self, index: int) -> Any:
-        worker, epoch = get_worker_info(), int(self.epoch)
-        if worker is not None and epoch != self.seeded_for:
-            _seed_all(self.seed, get_rank(), worker.id, epoch)
-            self.seeded_for = epoch
-        return self.dataset[index]
+        worker, epoch = get_worker_info(), int(self._epoch)
+        if worker is not None and epoch != self._seeded_for:
+            _seed_all(self._seed, get_rank(), worker.id, epoch)
+            self._seeded_for = epoch
+        return self._wrapped[index]
 
 
 def _seed_all(*numbers: int) -> None:
