@@ -83,6 +83,21 @@ def test_filters_of_sw(make_runner, sparse_hook, init, growth):
     assert [i + 2 for i, change in enumerate(changed) if change] == [3, 6, 9, 12, 15]
 
 
+def test_all_paths_are_masked_before_the_first_step(make_runner, sparse_hook):
+    """The official code masks the first path alone until it has made a step."""
+    runner, seen = make_runner(), []
+    sparse = sparse_hook(runner)
+
+    class First(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            seen.append([bool(weight.parameter.detach()[outside(weight)].any()) for weight in sparse.weights])
+
+    runner.register_hook(First())
+    runner.train()
+    assert len(seen[0]) == 10
+    assert not any(seen[0])
+
+
 @pytest.mark.parametrize('targets', ['large_kernels', 'all'])
 def test_weights_of_slak(make_runner, sparse_hook, targets):
     runner = make_runner(config=SLAK, granularity='weight', targets=targets, init='snip', prune_rate=0.5, sparsity=0.4)
