@@ -80,7 +80,7 @@ model = dict(
     test_cfg=dict(rcnn=dict(max_per_img=500)),
 )
 
-# Schedule: warm-up, linear decay, and an average of the weights over the last few dozen steps, which are few and noisy.
+# Schedule: warm-up and linear decay.
 max_iters = 300
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=100)
 val_cfg = dict(type='ValLoop')
@@ -96,7 +96,6 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=50),
     dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=max_iters),
 ]
-custom_hooks = [dict(type='EMAHook', momentum=0.03, update_buffers=True)]
 default_hooks = dict(
     logger=dict(interval=10),
     checkpoint=dict(by_epoch=False, interval=max_iters, save_best='coco/bbox_mAP_50', rule='greater'),
