@@ -7,7 +7,6 @@ from os import PathLike
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from sw_mm.kernels import depthwise_macs, shift_strips
@@ -151,6 +150,8 @@ def write_csv(rows: Sequence[WeightSparsity], path: str | PathLike) -> None:
 
 def draw_densities(rows: Sequence[WeightSparsity], path: str | PathLike) -> None:
     """Draw a bar a weight: its density, and how many parameters that leaves."""
+    from matplotlib.figure import Figure  # not needed to count, and not among the package's own requirements
+
     figure = Figure(figsize=(10, 1.5 + 0.16 * len(rows)), layout='constrained')
     left, right = figure.subplots(1, 2, sharey=True)
     places = range(len(rows))
@@ -223,6 +224,8 @@ def draw_strips(strips: Mapping[str, Tensor], path: str | PathLike, columns: int
     """
     if not strips:
         raise ValueError('the model has no large kernel in training form')
+    from matplotlib.figure import Figure
+
     lines = -(-len(strips) // columns)
     figure = Figure(figsize=(3.5 * columns, 2.2 * lines), layout='constrained')
     panels = figure.subplots(lines, columns, squeeze=False).flat
