@@ -17,10 +17,11 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -36,8 +37,10 @@ from .workloads import Depthwise, Layer, Shift
 
 if TYPE_CHECKING:
     from sw_mm.kernels._triton import Launch
+    from sw_mm.kernels._tuned import Table
 
 BATCH = 64
+NOTHING = partial(torch.empty, device='meta')
 DTYPES = (torch.float32, torch.bfloat16)
 MAX_REGISTERS = 128
 # Least share of multiply-adds in the hot loop: whole blocks of channels, and with a mask for the last ones.
@@ -114,10 +117,33 @@ class Plan:
     macs: int
     data: int
 
+    @property
+    def padded_macs(self) -> float:
+        """Multiply-accumulates of all threads, idle ones of a partial block of channels included."""
+        channels, block = (self.launch.constants[name] for name in ('C', 'BLOCK'))
+        return self.macs * -(-channels // block) * block / channels
 
-def plans(layer: Layer, dtype: torch.dtype, batch: int = BATCH) -> dict[str, Plan]:
-    """Plan every launch of a layer, by the name of the kernel; on the meta device, so nothing is computed."""
-    return (_plan_shift if isinstance(layer, Shift) else _plan_depthwise)(layer, dtype, batch)
+
+def plans(
+    layer: Layer,
+    dtype: torch.dtype,
+    batch: int = BATCH,
+    table: 'Table | None' = None,
+    draw: Callable[..., Tensor] = NOTHING,
+) -> dict[str, Plan]:
+    """Plan every launch of a layer, by the name of the kernel.
+
+    Args:
+        layer: Layer.
+        dtype: Floating type of its tensors.
+        batch: Images.
+        table: Table of configurations; without one the rules decide.
+        draw: Makes the tensors from a shape and a dtype; by default on the meta device, so nothing is computed.
+    """
+    from sw_mm.kernels._tuned import use_table
+
+    with use_table(table or {}):
+        return (_plan_shift if isinstance(layer, Shift) else _plan_depthwise)(layer, dtype, batch, draw)
 
 
 def compile_launch(launch: 'Launch', target: str) -> bytes:
@@ -127,7 +153,7 @@ def compile_launch(launch: 'Launch', target: str) -> bytes:
     from triton.compiler import ASTSource
 
     source = ASTSource(launch.kernel, launch.signature(), constexprs=launch.constexprs(), attrs=launch.attributes())
-    gpu = GPUTarget('cuda', GPUS[target].capability, 32)
+    gpu = GPUTarget('cuda', int(target.removeprefix('sm_')), 32)
     return triton.compile(source, target=gpu, options=launch.options).asm['cubin']
 
 
@@ -173,32 +199,44 @@ def bounds(macs: float, data: int, loops: Sequence[sass.Mix], gpu: Gpu) -> dict[
 
 
 def build(job: Job) -> dict[str, object]:
-    """Compile a kernel, read its code, and give its row of the table."""
-    plan = plans(job.layer, job.dtype)[job.kernel]
+    """Compile a kernel as it would be launched on its target, read its code, and give its row of the table."""
+    from sw_mm.kernels._tuned import shipped
+
+    table = shipped(job.target)
+    plan = plans(job.layer, job.dtype, table=table)[job.kernel]
     code = inspect(compile_launch(plan.launch, job.target))
-    channels, block = (plan.launch.constants[name] for name in ('C', 'BLOCK'))
-    idle = -(-channels // block) * block / channels
-    times = bounds(plan.macs * idle, plan.data, code.loops, GPUS[job.target])
+    times = bounds(plan.padded_macs, plan.data, code.loops, GPUS[job.target])
     limit = max(times, key=times.get)
+    row = facts(job, plan.launch, code)
+    return {
+        **row,
+        'tuned': int(plan.launch.key in table),
+        'memory_us': round(1e6 * times['memory'], 1),
+        'bound_us': round(1e6 * times[limit], 1),
+        'bound_by': limit,
+        'verdict': verdict(row),
+    }
+
+
+def facts(job: Job, launch: 'Launch', code: Code) -> dict[str, object]:
+    """Name a kernel, its configuration, and what :func:`verdict` needs to know of its code."""
     loop = min(code.loops, key=lambda loop: loop.fma_share)
-    row = {
+    return {
         'model': job.model,
         'count': job.count,
         'kernel': job.kernel,
         'layer': str(job.layer),
         'dtype': str(job.dtype).removeprefix('torch.'),
         'target': job.target,
+        'block': launch.constants['BLOCK'],
+        'warps': launch.num_warps,
         **asdict(code.resources),
-        'channel_tail': int(channels % block > 0),
+        'channel_tail': int(launch.constants['C'] % launch.constants['BLOCK'] > 0),
         'loop_instructions': loop.instructions,
         'loop_fma': loop.fma,
         'loop_mma': loop.mma,
         'fma_share': round(loop.fma_share, 3),
-        'memory_us': round(1e6 * times['memory'], 1),
-        'bound_us': round(1e6 * times[limit], 1),
-        'bound_by': limit,
     }
-    return {**row, 'verdict': verdict(row)}
 
 
 def verdict(row: dict[str, object], reasons: Sequence[tuple[str, str, str]] = REASONS) -> str:
@@ -292,11 +330,11 @@ def main() -> None:
         raise SystemExit(f'{len(failures)} of {len(rows)} kernels break a limit')
 
 
-def _plan_depthwise(layer: Depthwise, dtype: torch.dtype, batch: int) -> dict[str, Plan]:
+def _plan_depthwise(layer: Depthwise, dtype: torch.dtype, batch: int, draw: Callable[..., Tensor]) -> dict[str, Plan]:
     from sw_mm.kernels.depthwise_conv2d import triton as kernels
 
-    x, grad = _image(batch, layer, layer.size, dtype), _image(batch, layer, layer.out_size, dtype)
-    weight, padding = _kernels(layer, dtype)
+    x, grad = (image(batch, layer, size, dtype, draw) for size in (layer.size, layer.out_size))
+    weight, padding = cropped(layer, dtype, draw)
     geometry = (layer.stride,) * 2, padding, (layer.dilation,) * 2
     launches = {
         'forward': kernels.plan_forward(x, weight, None, *geometry),
@@ -307,14 +345,14 @@ def _plan_depthwise(layer: Depthwise, dtype: torch.dtype, batch: int) -> dict[st
     return {name: Plan(launch, *work) for name, launch in launches.items()}
 
 
-def _plan_shift(layer: Shift, dtype: torch.dtype, batch: int) -> dict[str, Plan]:
+def _plan_shift(layer: Shift, dtype: torch.dtype, batch: int, draw: Callable[..., Tensor]) -> dict[str, Plan]:
     """Training form with its gradients, those of the three kernels being depthwise, and deploy form."""
     from sw_mm.kernels.shift_conv2d import triton as kernels
 
     branches = layer.branches(deploy=False)
-    x = _image(batch, layer, layer.size, dtype)
-    weights, paddings = zip(*(_kernels(branch, dtype) for branch in branches), strict=True)
-    bias = torch.empty(layer.channels, dtype=dtype, device='meta')
+    x = image(batch, layer, layer.size, dtype, draw)
+    weights, paddings = zip(*(cropped(branch, dtype, draw) for branch in branches), strict=True)
+    bias = draw((layer.channels,), dtype=dtype)
     training = layer.useful_macs(batch), layer.min_bytes(batch, dtype.itemsize)
     deploy = layer.useful_macs(batch, deploy=True), layer.min_bytes(batch, dtype.itemsize, deploy=True)
     return {
@@ -322,20 +360,22 @@ def _plan_shift(layer: Shift, dtype: torch.dtype, batch: int) -> dict[str, Plan]
         'deploy': Plan(kernels.plan_folded(x, weights[:2], bias, paddings[:2]), *deploy),
         'input_grad': Plan(kernels.plan_input_grad([x] * 3, weights, paddings), *training),
         **{
-            f'weight_grad {name}': _plan_depthwise(branch, dtype, batch)['weight_grad']
+            f'weight_grad {name}': _plan_depthwise(branch, dtype, batch, draw)['weight_grad']
             for name, branch in zip(('horizontal', 'vertical', 'centre'), branches, strict=True)
         },
     }
 
 
-def _image(batch: int, layer: Layer, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    image = torch.empty(batch, layer.channels, *size, dtype=dtype, device='meta')
-    return image.contiguous(memory_format=torch.channels_last)
+def image(batch: int, layer: Layer, size: tuple[int, int], dtype: torch.dtype, draw: Callable[..., Tensor]) -> Tensor:
+    """Draw a map, channels_last."""
+    return draw((batch, layer.channels, *size), dtype=dtype).contiguous(memory_format=torch.channels_last)
 
 
-def _kernels(layer: Depthwise, dtype: torch.dtype) -> tuple[Tensor, tuple[int, int, int, int]]:
-    """Kernels and padding as they reach the Triton backend: cropped to the map."""
-    weight = torch.empty(layer.channels, 1, *layer.kernel_size, dtype=dtype, device='meta')
+def cropped(
+    layer: Depthwise, dtype: torch.dtype, draw: Callable[..., Tensor]
+) -> tuple[Tensor, tuple[int, int, int, int]]:
+    """Draw kernels and give the padding, as they reach the Triton backend: cropped to the map."""
+    weight = draw((layer.channels, 1, *layer.kernel_size), dtype=dtype)
     return crop_to_map(weight, layer.size, (layer.stride,) * 2, layer.padding, (layer.dilation,) * 2)
 
 

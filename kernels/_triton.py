@@ -15,11 +15,15 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from math import gcd
+from typing import TYPE_CHECKING
 
 import torch
 import triton
 from torch import Tensor
 from triton import language as tl
+
+if TYPE_CHECKING:
+    from ._tuned import Key
 
 _OLDEST = (3, 4)
 _TYPES = {torch.float32: '*fp32', torch.float16: '*fp16', torch.bfloat16: '*bf16'}
@@ -45,6 +49,7 @@ class Launch:
         constants: Compile-time constants by parameter name.
         num_warps: Warps of a program.
         max_registers: Most registers of a thread, or None to leave the number to the compiler.
+        key: What tables of configurations call it.
     """
 
     kernel: triton.runtime.KernelInterface
@@ -53,6 +58,7 @@ class Launch:
     constants: Mapping[str, object]
     num_warps: int
     max_registers: int | None = None
+    key: 'Key | None' = None
 
     @property
     def options(self) -> dict[str, int | None]:

@@ -38,6 +38,7 @@ from .._triton import (
     tile_length,
     warps,
 )
+from .._tuned import find
 
 _Pair = tuple[int, int]
 _Padding = tuple[int, int, int, int]
@@ -339,8 +340,10 @@ def _plan_conv(
     columns = weight.shape[2] > weight.shape[3]
     cross, line = reversed(axes) if columns else axes
     fixed = is_fixed(source_size, size)
-    line = line.tiled(line.size, _LONGEST_TILE, fixed)
-    block = channel_block(channels)
+    name, mapped = ('input_grad', size) if transposed else ('forward', source_size)
+    key, config = find(name, source, mapped, weight.shape[2:], stride, dilation)
+    line = line.tiled(line.size, config.tile or _LONGEST_TILE, fixed)
+    block = config.block or channel_block(channels)
     arguments = {
         'source': source.contiguous(memory_format=torch.channels_last),
         'taps': tap_rows(weight, columns),
@@ -357,9 +360,8 @@ def _plan_conv(
     if not fixed:
         line, cross = (replace(axis, source=0, size=0) for axis in (line, cross))
     constants = {'C': channels, 'BLOCK': block, 'COLUMNS': columns, 'LINE': line, 'CROSS': cross}
-    return Launch(
-        conv_lines, (programs,), arguments, constants, warps(block, line.tile), max_registers(arguments['source'], line)
-    )
+    num_warps, registers = config.warps or warps(block, line.tile), config.registers or max_registers(source, line)
+    return Launch(conv_lines, (programs,), arguments, constants, num_warps, registers, key)
 
 
 def plan_weight_grad(
@@ -374,10 +376,14 @@ def plan_weight_grad(
     ]
     columns = kernel_size[0] > kernel_size[1]
     cross, line = reversed(axes) if columns else axes
-    line = line.tiled(line.size, _LONGEST_TILE, fixed=True)
-    block = channel_block(channels)
+    key, config = find('weight_grad', x, x.shape[2:], kernel_size, stride, dilation)
+    # How the batch is split decides the order of the sums, so it must not depend on the table.
+    tiles = -(-line.size // line.tiled(line.size, _LONGEST_TILE, fixed=True).tile)
+    threads = -(-channels // channel_block(channels)) * channel_block(channels) * tiles * cross.size
+    images_per_split, lines_per_split = _share(n, cross.taps, -(-_WEIGHT_GRAD_WARPS * 32 // threads))
+    line = line.tiled(line.size, config.tile or _LONGEST_TILE, fixed=True)
+    block = config.block or channel_block(channels)
     programs = -(-channels // block) * -(-line.size // line.tile) * cross.size
-    images_per_split, lines_per_split = _share(n, cross.taps, -(-_WEIGHT_GRAD_WARPS * 32 // (programs * block)))
     splits = -(-n // images_per_split) * -(-cross.taps // lines_per_split)
     arguments = {
         'x': x.contiguous(memory_format=torch.channels_last),
@@ -395,12 +401,13 @@ def plan_weight_grad(
     # Pixels take registers as sums do, but a few sums let go of them soon. Where channels are surplus, loads of several
     # channels are joined only as far as their number has factors of two; further channels would cost addresses.
     held = line.tile if fixed and line.tile <= 7 else max(line.tile, line.taps) if tail else line.taps
-    num_warps = max(warps(block, held), block // 32 // (channels & -channels) if tail else 1)
+    num_warps = config.warps or max(warps(block, held), block // 32 // (channels & -channels) if tail else 1)
     if not fixed:
         line = replace(line, source=0, taps=tile_length(line.taps, _LONGEST_TILE, fixed=False))
         cross = replace(cross, source=0, taps=0)
     constants = {'C': channels, 'BLOCK': block, 'COLUMNS': columns, 'LINE': line, 'CROSS': cross}
-    return Launch(weight_grad_lines, (programs * splits,), arguments, constants, num_warps, max_registers(x, line))
+    registers = config.registers or max_registers(x, line)
+    return Launch(weight_grad_lines, (programs * splits,), arguments, constants, num_warps, registers, key)
 
 
 def tap_rows(weight: Tensor, columns: bool) -> Tensor:

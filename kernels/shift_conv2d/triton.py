@@ -36,6 +36,7 @@ from .._triton import (
     tap_range,
     warps,
 )
+from .._tuned import Config, Key, find
 from ..depthwise_conv2d import triton as depthwise
 from ..depthwise_conv2d.triton import conv_tile, is_fixed, tap_rows
 
@@ -366,10 +367,12 @@ def plan_maps(x: Tensor, kernels: Sequence[Tensor], paddings: Sequence[_Padding]
     """Plan :func:`maps`; its results are the launch's arguments ``out_*``."""
     n, _, height, width = x.shape
     (strip_cross, strip), (column, column_cross), (_, centre) = _axes(kernels, paddings, (height, width), False)
+    fixed = is_fixed((height, width))
+    key, config = find('shift_maps', x, (height, width), kernels[0].shape[2:])
     longest = _LONGEST_TILE if width <= _LONGEST_TILE else _LONGEST_PAIR_TILE
-    strip = strip.tiled(width, longest, is_fixed((height, width)))
+    strip = strip.tiled(width, config.tile or longest, fixed)
     centre = replace(centre, tile=strip.tile)
-    column = column.tiled(height, _LONGEST_TILE, is_fixed((height, width)))
+    column = column.tiled(height, config.column_tile or _LONGEST_TILE, fixed)
     x = x.contiguous(memory_format=torch.channels_last)
     arguments = {
         'x': x,
@@ -384,7 +387,7 @@ def plan_maps(x: Tensor, kernels: Sequence[Tensor], paddings: Sequence[_Padding]
         'STRIP': strip, 'STRIP_CROSS': strip_cross, 'CENTRE': centre, 'COLUMN': column, 'COLUMN_CROSS': column_cross,
     }  # fmt: skip
     tiles = height * -(-width // strip.tile) + width * -(-height // column.tile)
-    return _launch(shift_maps, n * tiles, arguments, constants, sums=max(2 * strip.tile, column.tile))
+    return _launch(shift_maps, n * tiles, arguments, constants, max(2 * strip.tile, column.tile), key, config)
 
 
 def plan_folded(x: Tensor, kernels: Sequence[Tensor], bias: Tensor | None, paddings: Sequence[_Padding]) -> Launch:
@@ -406,8 +409,12 @@ def _plan_sum(
 ) -> Launch:
     n, _, height, width = sources[0].shape
     (strip_cross, strip), (vertical_cross, vertical), *centre = _axes(kernels, paddings, (height, width), transposed)
-    strip = strip.tiled(width, _LONGEST_TILE, is_fixed((height, width)))
-    rows = min(_MOST_ROWS, _MOST_SUMS // strip.tile)
+    fixed = is_fixed((height, width))
+    name = 'shift_input_grad' if transposed else 'shift_sum'
+    key, config = find(name, sources[0], (height, width), kernels[0].shape[2:])
+    # The rows decide the order of the sums, for taps that all of them share come first; no table may change them.
+    rows = min(_MOST_ROWS, _MOST_SUMS // strip.tiled(width, _LONGEST_TILE, fixed).tile)
+    strip = strip.tiled(width, config.tile or _LONGEST_TILE, fixed)
     sources = [source.contiguous(memory_format=torch.channels_last) for source in sources]
     taps = [tap_rows(kernel, columns=False) for kernel in kernels]
     names = ('horizontal', 'vertical', 'centre')
@@ -427,7 +434,8 @@ def _plan_sum(
         'VERTICAL_CROSS': vertical_cross,
     }
     tiles = -(-width // strip.tile) * -(-height // rows)
-    return _launch(shift_sum, n * tiles, arguments, {**constants, 'ROWS': rows}, sums=rows * strip.tile // 2)
+    constants['ROWS'] = rows
+    return _launch(shift_sum, n * tiles, arguments, constants, rows * strip.tile // 2, key, config)
 
 
 def _axes(
@@ -449,6 +457,8 @@ def _launch(
     arguments: dict[str, Tensor | int | None],
     constants: dict[str, Axis | int | None],
     sums: int,
+    key: Key | None,
+    config: Config,
 ) -> Launch:
     source = next(iter(arguments.values()))
     _, channels, *size = source.shape
@@ -457,12 +467,13 @@ def _launch(
             name: replace(value, source=0, size=0) if isinstance(value, Axis) else value
             for name, value in constants.items()
         }
-    block = channel_block(channels)
+    block = config.block or channel_block(channels)
     return Launch(
         kernel,
         (-(-channels // block) * tiles,),
         arguments,
         {'C': channels, 'BLOCK': block, **constants},
-        warps(block, sums),
-        max_registers(source, constants['STRIP']),
+        config.warps or warps(block, sums),
+        config.registers or max_registers(source, constants['STRIP']),
+        key,
     )
