@@ -8,7 +8,9 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-BACKENDS = ('reference', 'aten', 'triton')
+from . import _native
+
+BACKENDS = ('reference', 'aten', 'native', 'triton')
 VARIABLE = 'SW_MM_KERNELS'
 _SOURCE = f'the environment variable {VARIABLE}'
 
@@ -27,7 +29,7 @@ def use_backend(name: str) -> Iterator[None]:
     The choice holds for this thread or task, and for the gradients of what is computed in the block.
 
     Args:
-        name: ``'auto'``, ``'reference'``, ``'aten'`` or ``'triton'``. A call that the backend cannot compute raises.
+        name: ``'auto'``, ``'reference'``, ``'aten'``, ``'native'`` or ``'triton'``. A call that the backend cannot compute raises.
 
     Raises:
         ValueError: If there is no such backend.
@@ -57,6 +59,8 @@ def unusable(name: str) -> str | None:
     """Say why a backend cannot be used in this process, or None if it can."""
     if name == 'aten' and not _HAS_ONEDNN:
         return 'PyTorch is built without oneDNN, whose slow paths this backend avoids'
+    if name == 'native':
+        return _native.unusable()
     if name == 'triton':
         try:
             from ._triton import INTERPRETED

@@ -15,7 +15,7 @@ from ..arguments import is_integer
 from . import aten, reference
 from .geometry import Pair, Sides, crop_to_map, memory_format_of, output_size
 
-# What the CPU backend is fast for; all else is left to PyTorch's own convolutions.
+# What the CPU backends are fast for; all else is left to PyTorch's own convolutions.
 _STEERED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # On a GPU, PyTorch's own convolutions are specialised for kernels up to this side.
 _LARGEST_NATIVE_ON_GPU = 5
@@ -71,8 +71,10 @@ def choose_backend(x: Tensor, *kernels: Tensor, plain: bool = False) -> str:
     """Choose the backend for a map and the kernels to convolve it with, checked and cropped."""
 
     def unsupported(backend: str) -> str | None:
-        if backend == 'aten' and x.device.type != 'cpu':
-            return f'it steers CPU convolutions, and x is on {x.device}'
+        if backend in ('aten', 'native') and x.device.type != 'cpu':
+            return f'it is for CPUs, and x is on {x.device}'
+        if backend == 'native' and x.dtype not in _STEERED_DTYPES:
+            return f'x is {x.dtype}; it takes {", ".join(map(str, _STEERED_DTYPES))}'
         if backend == 'triton':
             from . import triton  # a statement, which the compiler understands
 
@@ -82,7 +84,7 @@ def choose_backend(x: Tensor, *kernels: Tensor, plain: bool = False) -> str:
 
     preferred = 'reference'
     if x.device.type == 'cpu' and x.dtype in _STEERED_DTYPES and not plain:
-        preferred = 'aten'
+        preferred = 'aten' if _dispatch.unusable('native') else 'native'
     elif x.device.type == 'cuda' and max(max(kernel.shape[2:]) for kernel in kernels) > _LARGEST_NATIVE_ON_GPU:
         preferred = 'triton'
     return _dispatch.choose(x.device, preferred, unsupported)

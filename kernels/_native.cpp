@@ -1,0 +1,737 @@
+// Depthwise convolutions on a CPU, compiled for it when they are first needed; _native.py holds the other end.
+//
+// A vector register holds as many neighbouring channels as fit, LANES, so that a convolution needs no shuffling. A task
+// is a block of LANES channels of one image: it is copied into a scratch buffer that stays in the L2 cache, whatever the
+// layout and type of the tensor, convolved there in fp32, and copied back. All passes come down to one sum,
+//
+//     out[i, j] += sum over a, b of kernel[a, b] * x[i + a - top, j + b - left],
+//
+// computed two rows by up to MOST_COLUMNS columns at a time, which live in registers. Taps that would meet padding are
+// skipped, not multiplied by zero. For the gradient of the kernels, the kernels are `out` and the output's gradient is
+// `kernel`. With stride or dilation, pixels of the same remainder form lattices that only meet each other.
+//
+// Sums run in an order that depends on shapes only, never on the number of threads.
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#define INLINE inline __attribute__((always_inline))
+
+namespace {
+
+// Two rows of sums, two taps and a pixel have to fit the registers: 32 of them, or 16 with AVX alone.
+#if defined(__AVX512F__)
+constexpr int LANES = 16, MOST_COLUMNS = 12;
+#elif defined(__AVX__)
+constexpr int LANES = 8, MOST_COLUMNS = 6;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, MOST_COLUMNS = 12;
+#else
+constexpr int LANES = 4, MOST_COLUMNS = 6;
+#endif
+
+typedef float Lanes __attribute__((vector_size(4 * LANES)));
+typedef Lanes Unaligned __attribute__((aligned(4)));
+typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
+typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
+
+enum Type : int64_t { FLOAT32, BFLOAT16 };
+
+// A tensor (images, channels, height, width); strides count elements. Laid out as _native.py packs it.
+struct Map {
+    char *data;
+    int64_t type, image, channel, row, column, height, width;
+};
+
+// Output o and tap t meet at o * output + t * tap - padding.
+struct Axis {
+    int64_t output, tap, padding;
+};
+
+// A map convolved with kernels (1, channels, kh, kw), or the reverse, and which result it is added to.
+struct Branch {
+    Map source, kernel;
+    Axis vertical, horizontal;
+    int64_t result;
+};
+
+struct Result {
+    Map map;
+    const float *bias;
+};
+
+// Kernels to differentiate for, (splits, channels, kh, kw), each split over its share of the images.
+struct Gradient {
+    Map out_grad, taps;
+    Axis vertical, horizontal;
+};
+
+// GOMP_parallel of the OpenMP library that PyTorch uses: to share its threads keeps two pools off each other's feet.
+typedef void (*Parallel)(void (*)(void *), void *, unsigned, unsigned);
+
+// A block of channels as a grid of pixels with LANES numbers each; strides count numbers.
+struct Grid {
+    float *data;
+    int64_t rows, columns, row, column;
+
+    float *at(int64_t i, int64_t j) const { return data + i * row + j * column; }
+    bool empty() const { return !rows || !columns; }
+    Grid transposed() const { return {data, columns, rows, column, row}; }
+    Grid flipped() const { return empty() ? *this : Grid{at(rows - 1, columns - 1), rows, columns, -row, -column}; }
+
+    // Every `down`-th row and `across`-th column from (i, j).
+    Grid lattice(int64_t i, int64_t j, int64_t down, int64_t across) const {
+        auto count = [](int64_t size, int64_t step) { return size > 0 ? (size + step - 1) / step : 0; };
+        return {at(i, j), count(rows - i, down), count(columns - j, across), row * down, column * across};
+    }
+};
+
+INLINE Unaligned &lanes(float *pixel) { return *reinterpret_cast<Unaligned *>(pixel); }
+
+// Keep a value in a register; else the compiler would load it again for every use.
+INLINE void keep(Lanes &value) {
+#if defined(__x86_64__)
+    asm("" : "+v"(value));
+#elif defined(__aarch64__)
+    asm("" : "+w"(value));
+#endif
+}
+
+// ---------------------------------------------------------------------------------------------- the sum, unit steps
+
+// Where a row of taps stands: the next tap and the first pixel that it meets.
+struct Cursor {
+    float *pixel, *taps;
+    int64_t start, tap;  // `start` is the column of that pixel
+};
+
+// Take one tap of each of ROWS kernel rows, which serve rows FIRST, ... of the sums, and columns FROM to TO.
+template <int FIRST, int ROWS, int FROM, int TO, int R, int T>
+INLINE void step(Lanes (&sums)[R][T], Cursor &at, const Grid &kernel) {
+    Lanes taps[R];
+#pragma GCC unroll 2
+    for (int r = FIRST; r < FIRST + ROWS; ++r) taps[r] = lanes(at.taps - r * kernel.row);
+#pragma GCC unroll 16
+    for (int t = FROM; t < TO; ++t) {
+        Lanes pixel = lanes(at.pixel + t * LANES);
+        keep(pixel);
+#pragma GCC unroll 2
+        for (int r = FIRST; r < FIRST + ROWS; ++r) sums[r][t] += pixel * taps[r];
+    }
+    at = {at.pixel + LANES, at.taps + kernel.column, at.start + 1, at.tap + 1};
+}
+
+// Taps that meet no pixel left of the map's edge only from column T - 1, T - 2, ..., 1 on.
+template <int FIRST, int ROWS, int R, int T, int... I>
+INLINE void enter(Lanes (&sums)[R][T], Cursor &at, const Grid &kernel, std::integer_sequence<int, I...>) {
+    ((at.start == I + 1 - T && at.tap < kernel.columns ? step<FIRST, ROWS, T - 1 - I, T>(sums, at, kernel) : void()), ...);
+}
+
+// Taps that meet a pixel up to column T - 1, T - 2, ..., 1 only, the rest being right of the map's edge.
+template <int FIRST, int ROWS, int R, int T, int... I>
+INLINE void leave(
+    Lanes (&sums)[R][T], Cursor &at, const Grid &kernel, int64_t last, std::integer_sequence<int, I...>
+) {
+    ((at.start == last + I + 1 && at.tap < kernel.columns ? step<FIRST, ROWS, 0, T - 1 - I>(sums, at, kernel) : void()),
+     ...);
+}
+
+// Slide a row of the map, whose taps begin at `taps`, under T columns of sums.
+template <int FIRST, int ROWS, int R, int T>
+INLINE void slide(Lanes (&sums)[R][T], float *pixels, int64_t width, float *taps, const Grid &kernel, int64_t start) {
+    const std::make_integer_sequence<int, T - 1> ramp;
+    const int64_t skipped = std::max<int64_t>(0, 1 - T - start), last = width - T;
+    start += skipped;
+    Cursor at{pixels + start * LANES, taps + skipped * kernel.column, start, skipped};
+    if (at.start < 0) enter<FIRST, ROWS>(sums, at, kernel, ramp);
+    while (at.tap < kernel.columns && at.start <= last) step<FIRST, ROWS, 0, T>(sums, at, kernel);
+    if (at.tap < kernel.columns) leave<FIRST, ROWS>(sums, at, kernel, last, ramp);
+}
+
+// What a sum starts from: a value, or what is there already.
+struct Start {
+    bool add;
+    Lanes value;
+};
+
+// Compute R rows from row i, and T columns from column j.
+template <int R, int T>
+__attribute__((noinline)) void tile(
+    const Grid &out, const Grid &x, const Grid &kernel, int64_t i, int64_t j, int64_t top, int64_t left,
+    const Start &start
+) {
+    Lanes sums[R][T];
+#pragma GCC unroll 2
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+        for (int t = 0; t < T; ++t) sums[r][t] = start.value;
+
+    // Row r of the sums is r taps behind: some rows of the map serve the first one only, most both, some the second.
+    const int64_t last = top - i + x.rows;
+    int64_t a = std::max<int64_t>(0, top - i);
+    const auto row = [&](int64_t a) __attribute__((always_inline)) { return x.at(i + a - top, 0); };
+    for (const int64_t stop = std::min<int64_t>(R == 1 ? kernel.rows : std::min<int64_t>(1, kernel.rows), last); a < stop; ++a)
+        slide<0, 1>(sums, row(a), x.columns, kernel.at(a, 0), kernel, j - left);
+    if constexpr (R == 2) {
+        for (const int64_t stop = std::min(kernel.rows, last); a < stop; ++a)
+            slide<0, 2>(sums, row(a), x.columns, kernel.at(a, 0), kernel, j - left);
+        a = std::max<int64_t>(a, 1);
+        for (const int64_t stop = std::min(kernel.rows + 1, last); a < stop; ++a)
+            slide<1, 1>(sums, row(a), x.columns, kernel.at(a, 0), kernel, j - left);
+    }
+
+#pragma GCC unroll 2
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+        for (int t = 0; t < T; ++t) {
+            Unaligned &pixel = lanes(out.at(i + r, j + t));
+            pixel = start.add ? pixel + sums[r][t] : sums[r][t];
+        }
+}
+
+template <int T>
+void column_of_tiles(
+    const Grid &out, const Grid &x, const Grid &kernel, int64_t j, int64_t top, int64_t left, const Start &start
+) {
+    int64_t i = 0;
+    for (; i + 1 < out.rows; i += 2) tile<2, T>(out, x, kernel, i, j, top, left, start);
+    if (i < out.rows) tile<1, T>(out, x, kernel, i, j, top, left, start);
+}
+
+typedef void (*Tiles)(const Grid &, const Grid &, const Grid &, int64_t, int64_t, int64_t, const Start &);
+
+template <int... T>
+Tiles tiles_of(int64_t width, std::integer_sequence<int, T...>) {
+    static const Tiles functions[] = {column_of_tiles<T + 1>...};
+    return functions[width - 1];
+}
+
+void fill(const Grid &out, const Lanes &value) {
+    for (int64_t i = 0; i < out.rows; ++i)
+        for (int64_t j = 0; j < out.columns; ++j) lanes(out.at(i, j)) = value;
+}
+
+// The sum at the head of this file. Pixels of `x` lie close to each other.
+void correlate(const Grid &out, const Grid &x, const Grid &kernel, int64_t top, int64_t left, const Start &start) {
+    if (x.empty() || kernel.empty()) {
+        if (!start.add) fill(out, start.value);
+        return;
+    }
+    // Tiles no wider than the map lie over at most one of its edges. The widths differ by one at most.
+    const int64_t most = std::min<int64_t>(MOST_COLUMNS, x.columns), tiles = (out.columns + most - 1) / most;
+    for (int64_t n = 0, j = 0; n < tiles; ++n) {
+        const int64_t width = (out.columns - j) / (tiles - n);
+        tiles_of(width, std::make_integer_sequence<int, MOST_COLUMNS>())(out, x, kernel, j, top, left, start);
+        j += width;
+    }
+}
+
+// -------------------------------------------------------------------------------------------- stride and dilation
+
+int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
+
+Grid compact(const Grid &x, float *buffer) {
+    const Grid out{buffer, x.rows, x.columns, x.columns * LANES, LANES};
+    for (int64_t i = 0; i < x.rows; ++i)
+        for (int64_t j = 0; j < x.columns; ++j) lanes(out.at(i, j)) = lanes(x.at(i, j));
+    return out;
+}
+
+// Call a function for every pair of an output's lattice, of pixels `tap` apart, with a kernel's, of taps `output` apart.
+// On both axes they meet the same lattice of the map, (output * tap) apart, at `first` and from pixel `shift` of it on.
+struct Meeting {
+    int64_t output, tap, first, shift;
+};
+
+template <typename F>
+void for_meetings(const Axis &v, const Axis &h, F &&function) {
+    auto meet = [](const Axis &axis, int64_t output, int64_t tap) {
+        const int64_t step = axis.output * axis.tap, at = output * axis.output + tap * axis.tap - axis.padding;
+        const int64_t shift = floor_div(at, step);
+        return Meeting{output, tap, at - shift * step, shift};
+    };
+    for (int64_t i = 0; i < v.tap; ++i)
+        for (int64_t j = 0; j < h.tap; ++j)
+            for (int64_t a = 0; a < v.output; ++a)
+                for (int64_t b = 0; b < h.output; ++b) function(meet(v, i, a), meet(h, j, b));
+}
+
+// Convolve: out[i, j] += sum of kernel[a, b] * x[where i and a meet, where j and b meet].
+void gather(
+    const Grid &out, const Grid &x, const Grid &kernel, const Axis &v, const Axis &h, float *buffer, const Start &start
+) {
+    const int64_t down = v.output * v.tap, across = h.output * h.tap;
+    for_meetings(v, h, [&](const Meeting &y, const Meeting &z) {
+        const Grid met = x.lattice(y.first, z.first, down, across);
+        const bool add = start.add || y.tap || z.tap;
+        correlate(
+            out.lattice(y.output, z.output, v.tap, h.tap), across > 1 ? compact(met, buffer) : met,
+            kernel.lattice(y.tap, z.tap, v.output, h.output), -y.shift, -z.shift, {add, add ? Lanes{} : start.value}
+        );
+    });
+}
+
+// The transposed convolution: x[where i and a meet, where j and b meet] += sum of kernel[a, b] * grad[i, j].
+void scatter(
+    const Grid &x, const Grid &grad, const Grid &kernel, const Axis &v, const Axis &h, float *buffer, const Start &start
+) {
+    const int64_t down = v.output * v.tap, across = h.output * h.tap;
+    if (down * across > 1 && !start.add) fill(x, start.value);
+    for_meetings(v, h, [&](const Meeting &y, const Meeting &z) {
+        const Grid taps = kernel.lattice(y.tap, z.tap, v.output, h.output).flipped();
+        const Grid met = grad.lattice(y.output, z.output, v.tap, h.tap);
+        const Start from = down * across > 1 ? Start{true, {}} : start;
+        correlate(
+            x.lattice(y.first, z.first, down, across), h.tap > 1 ? compact(met, buffer) : met, taps,
+            y.shift + taps.rows - 1, z.shift + taps.columns - 1, from
+        );
+    });
+}
+
+// ------------------------------------------------------------------------------------- blocks of channels, in and out
+
+INLINE Lanes load(const float *numbers) { return *reinterpret_cast<const Unaligned *>(numbers); }
+
+INLINE Lanes load(const uint16_t *numbers) {
+    Halves halves;
+    std::memcpy(&halves, numbers, sizeof halves);
+    return reinterpret_cast<Lanes>(__builtin_convertvector(halves, Bits) << 16);
+}
+
+INLINE void store(float *numbers, const Lanes &value) { *reinterpret_cast<Unaligned *>(numbers) = value; }
+
+// To the nearest, ties to even; NaN stays NaN.
+INLINE void store(uint16_t *numbers, const Lanes &value) {
+    const Bits bits = reinterpret_cast<Bits>(value), nan = reinterpret_cast<Bits>(value != value);
+    const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const Halves halves = __builtin_convertvector((nan & 0x7fc0) | (~nan & rounded), Halves);
+    std::memcpy(numbers, &halves, sizeof halves);
+}
+
+template <int... I>
+INLINE void interleave(const Lanes &a, const Lanes &b, Lanes &low, Lanes &high, std::integer_sequence<int, I...>) {
+#if defined(__clang__)
+    low = __builtin_shufflevector(a, b, (I / 2 + I % 2 * LANES)...);
+    high = __builtin_shufflevector(a, b, (LANES / 2 + I / 2 + I % 2 * LANES)...);
+#else
+    low = __builtin_shuffle(a, b, Integers{(I / 2 + I % 2 * LANES)...});
+    high = __builtin_shuffle(a, b, Integers{(LANES / 2 + I / 2 + I % 2 * LANES)...});
+#endif
+}
+
+// Transpose a square: as many shuffles of a deck of cards as its side has factors of two.
+INLINE void transpose(Lanes (&square)[LANES]) {
+#pragma GCC unroll 4
+    for (int round = 1; round < LANES; round *= 2) {
+        Lanes next[LANES];
+#pragma GCC unroll 8
+        for (int i = 0; i < LANES / 2; ++i)
+            interleave(
+                square[i], square[i + LANES / 2], next[2 * i], next[2 * i + 1], std::make_integer_sequence<int, LANES>()
+            );
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; ++i) square[i] = next[i];
+    }
+}
+
+// Walk the pixels of a grid row by row, as they follow each other in a contiguous map.
+class Walk {
+  public:
+    explicit Walk(const Grid &grid) : grid(grid), pixel(grid.data) {}
+    float *operator*() const { return pixel; }
+    void operator++() {
+        pixel += grid.column;
+        if (++j == grid.columns) pixel = grid.at(++i, j = 0);
+    }
+
+  private:
+    const Grid &grid;
+    float *pixel;
+    int64_t i = 0, j = 0;
+};
+
+// Read `count` channels of an image; lanes beyond them repeat the last one.
+template <typename T>
+void read_as(const Map &map, int64_t image, int64_t channel, int64_t count, const Grid &block) {
+    const T *origin = reinterpret_cast<const T *>(map.data) + image * map.image + channel * map.channel;
+    if (map.channel == 1 && count == LANES) {
+        for (int64_t i = 0; i < map.height; ++i)
+            for (int64_t j = 0; j < map.width; ++j) lanes(block.at(i, j)) = load(origin + i * map.row + j * map.column);
+        return;
+    }
+    const T *channels[LANES];
+    for (int l = 0; l < LANES; ++l) channels[l] = origin + std::min<int64_t>(l, count - 1) * map.channel;
+    const int64_t area = map.height * map.width;
+    int64_t done = 0;
+    Walk pixel(block);
+    if (map.column == 1 && map.row == map.width)
+        for (; done + LANES <= area; done += LANES) {
+            Lanes square[LANES];
+#pragma GCC unroll 16
+            for (int l = 0; l < LANES; ++l) square[l] = load(channels[l] + done);
+            transpose(square);
+#pragma GCC unroll 16
+            for (int l = 0; l < LANES; ++l, ++pixel) lanes(*pixel) = square[l];
+        }
+    for (; done < area; ++done, ++pixel) {
+        const int64_t offset = done / map.width * map.row + done % map.width * map.column;
+        T numbers[LANES];
+        for (int l = 0; l < LANES; ++l) numbers[l] = channels[l][offset];
+        lanes(*pixel) = load(numbers);
+    }
+}
+
+template <typename T>
+void write_as(const Map &map, int64_t image, int64_t channel, int64_t count, const Grid &block) {
+    T *origin = reinterpret_cast<T *>(map.data) + image * map.image + channel * map.channel;
+    if (map.channel == 1 && count == LANES) {
+        for (int64_t i = 0; i < map.height; ++i)
+            for (int64_t j = 0; j < map.width; ++j) store(origin + i * map.row + j * map.column, lanes(block.at(i, j)));
+        return;
+    }
+    const int64_t area = map.height * map.width;
+    int64_t done = 0;
+    Walk pixel(block);
+    if (map.column == 1 && map.row == map.width)
+        for (; done + LANES <= area; done += LANES) {
+            Lanes square[LANES];
+#pragma GCC unroll 16
+            for (int l = 0; l < LANES; ++l, ++pixel) square[l] = lanes(*pixel);
+            transpose(square);
+#pragma GCC unroll 16
+            for (int l = 0; l < LANES; ++l)
+                if (l < count) store(origin + l * map.channel + done, square[l]);
+        }
+    for (; done < area; ++done, ++pixel) {
+        T numbers[LANES];
+        store(numbers, lanes(*pixel));
+        T *to = origin + done / map.width * map.row + done % map.width * map.column;
+        for (int64_t l = 0; l < count; ++l) to[l * map.channel] = numbers[l];
+    }
+}
+
+void read(const Map &map, int64_t image, int64_t channel, int64_t count, const Grid &block) {
+    (map.type == FLOAT32 ? read_as<float> : read_as<uint16_t>)(map, image, channel, count, block);
+}
+
+void write(const Map &map, int64_t image, int64_t channel, int64_t count, const Grid &block) {
+    (map.type == FLOAT32 ? write_as<float> : write_as<uint16_t>)(map, image, channel, count, block);
+}
+
+// Uninitialised memory for some pixels.
+class Buffer {
+  public:
+    explicit Buffer(int64_t pixels) : data(::operator new(pixels * sizeof(Lanes), alignment)) {}
+    Buffer(Buffer &&other) : data(std::exchange(other.data, nullptr)) {}
+    ~Buffer() { ::operator delete(data, alignment); }
+    operator float *() const { return static_cast<float *>(data); }
+
+  private:
+    static constexpr std::align_val_t alignment{64};
+    void *data;
+};
+
+int64_t area(const Map &map) { return map.height * map.width; }
+
+// Some rows of a map.
+Map rows_of(const Map &map, int64_t first, int64_t stop) {
+    Map some = map;
+    some.data += first * map.row * (map.type == FLOAT32 ? 4 : 2);
+    some.height = stop - first;
+    return some;
+}
+
+Grid dense(const Map &map, float *buffer, bool columns = false) {
+    if (columns) return Grid{buffer, map.width, map.height, map.height * LANES, LANES}.transposed();
+    return {buffer, map.height, map.width, map.width * LANES, LANES};
+}
+
+// Lines of sums follow the longer side of the kernels: rows, or columns.
+bool along_columns(const Map &kernel) { return kernel.height > kernel.width; }
+
+// Hand out tasks to threads, a few neighbours at a time; `Worker` has scratch memory of its own.
+template <typename Worker, typename Job>
+void run(const Job &job, int64_t tasks, Parallel parallel, int64_t threads) {
+    struct Shared {
+        const Job &job;
+        int64_t tasks, grain;
+        std::atomic<int64_t> next;
+    } shared{job, tasks, std::max<int64_t>(1, tasks / (4 * threads)), {0}};
+    void (*work)(void *) = [](void *data) {
+        Shared &shared = *static_cast<Shared *>(data);
+        Worker worker(shared.job);
+        for (int64_t task; (task = shared.next.fetch_add(shared.grain)) < shared.tasks;)
+            for (const int64_t stop = std::min(task + shared.grain, shared.tasks); task < stop; ++task) worker(task);
+    };
+    threads = std::min(threads, tasks);
+    if (threads <= 1) {
+        work(&shared);
+    } else if (parallel) {
+        parallel(work, &shared, threads, 0);
+    } else {
+        std::vector<std::thread> others;
+        for (int64_t i = 1; i < threads; ++i) others.emplace_back(work, &shared);
+        work(&shared);
+        for (std::thread &other : others) other.join();
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------- jobs
+
+// A band: the rows that a task computes, and those of the map (or, transposed, of the output's gradient) that they need.
+struct Band {
+    Map source, result;
+    Axis vertical;
+};
+
+// Bands are cut so that what a task reads and writes stays in the L2 cache, if kernels are not too tall for that.
+constexpr int64_t MOST_PIXELS = (512 << 10) / sizeof(Lanes);
+
+int64_t divide_up(int64_t a, int64_t b) { return -floor_div(-a, b); }
+
+// Rows of the map that `rows` rows of the output meet, or of the output that meet `rows` rows of the map.
+int64_t reach(const Axis &axis, int64_t taps, int64_t rows, bool transposed) {
+    const int64_t halo = (taps - 1) * axis.tap;
+    return transposed ? (rows - 1 + halo) / axis.output + 1 : (rows - 1) * axis.output + halo + 1;
+}
+
+int64_t rows_of_band(const Map &source, const Map &result, const Axis &axis, int64_t taps, bool transposed) {
+    auto pixels = [&](int64_t rows) {
+        return std::min(reach(axis, taps, rows, transposed), source.height) * source.width + rows * result.width;
+    };
+    const int64_t least = std::min(result.height, std::max<int64_t>(taps, 8));
+    int64_t bands = 1;
+    auto rows = [&] { return divide_up(result.height, bands); };
+    while (rows() > least && pixels(rows()) > MOST_PIXELS) ++bands;
+    return rows();
+}
+
+Band band_of(
+    const Map &source, const Map &result, const Axis &axis, int64_t taps, int64_t first, int64_t stop, bool transposed
+) {
+    const int64_t halo = (taps - 1) * axis.tap;
+    int64_t from, to;
+    if (transposed) {
+        from = divide_up(first + axis.padding - halo, axis.output);
+        to = floor_div(stop - 1 + axis.padding, axis.output) + 1;
+    } else {
+        from = first * axis.output - axis.padding;
+        to = (stop - 1) * axis.output + halo - axis.padding + 1;
+    }
+    from = std::clamp<int64_t>(from, 0, source.height);
+    to = std::clamp<int64_t>(to, from, source.height);
+    const int64_t shift = transposed ? first - from * axis.output : from - first * axis.output;
+    return {rows_of(source, from, to), rows_of(result, first, stop), {axis.output, axis.tap, axis.padding + shift}};
+}
+
+// A block of channels of a band, read at most once for each direction of lines.
+class Source {
+  public:
+    explicit Source(int64_t pixels) : buffers{Buffer(pixels), Buffer(pixels)} {}
+
+    void forget() { held[0].data = held[1].data = nullptr; }
+
+    Grid get(const Map &map, int64_t image, int64_t channel, int64_t count, bool columns) {
+        const Grid grid = dense(map, buffers[columns], columns);
+        Map &known = held[columns];
+        if (known.data != map.data || known.height != map.height) read(map, image, channel, count, grid);
+        known = map;
+        return grid;
+    }
+
+  private:
+    Buffer buffers[2];
+    Map held[2] = {};
+};
+
+void correlate_along(
+    bool columns, bool transposed, const Grid &out, const Grid &x, const Grid &kernel, const Axis &vertical,
+    const Axis &horizontal, float *lattice, const Start &start
+) {
+    const auto convolve = transposed ? scatter : gather;
+    if (columns)
+        convolve(out.transposed(), x.transposed(), kernel.transposed(), horizontal, vertical, lattice, start);
+    else
+        convolve(out, x, kernel, vertical, horizontal, lattice, start);
+}
+
+struct Convolutions {
+    const Branch *branches;
+    const Result *results;
+    int64_t count, images, channels;
+    bool transposed;
+    int64_t band, pixels;         // rows of a band, and most pixels of a source that one needs
+    std::vector<Buffer> kernels;  // of each branch, block by block
+
+    int64_t blocks() const { return (channels + LANES - 1) / LANES; }
+    int64_t bands() const { return divide_up(results[0].map.height, band); }
+
+    Grid kernel(int64_t branch, int64_t block) const {
+        const Map &map = branches[branch].kernel;
+        return dense(map, kernels[branch] + block * area(map) * LANES);
+    }
+};
+
+// Lay out the kernels of a block.
+class Pack {
+  public:
+    explicit Pack(const Convolutions &job) : job(job) {}
+
+    void operator()(int64_t block) {
+        const int64_t channel = block * LANES, count = std::min<int64_t>(LANES, job.channels - channel);
+        for (int64_t n = 0; n < job.count; ++n)
+            read(job.branches[n].kernel, 0, channel, count, job.kernel(n, block));
+    }
+
+  private:
+    const Convolutions &job;
+};
+
+// Neighbouring tasks are blocks of the same pixels, which are neighbours in a channels_last map.
+class Convolve {
+  public:
+    explicit Convolve(const Convolutions &job)
+        : job(job), sums(job.band * job.results[0].map.width), lattice(job.pixels), source(job.pixels) {}
+
+    void operator()(int64_t task) {
+        const int64_t block = task % job.blocks(), channel = block * LANES;
+        const int64_t count = std::min<int64_t>(LANES, job.channels - channel);
+        const int64_t image = task / job.blocks() / job.bands(), row = task / job.blocks() % job.bands() * job.band;
+        source.forget();
+        for (int64_t n = 0; n < job.count; ++n) {
+            const Branch &branch = job.branches[n];
+            const Result &result = job.results[branch.result];
+            const int64_t stop = std::min(row + job.band, result.map.height);
+            const Band band =
+                band_of(branch.source, result.map, branch.vertical, branch.kernel.height, row, stop, job.transposed);
+            const bool first = n == 0 || branch.result != job.branches[n - 1].result;
+            const bool last = n + 1 == job.count || branch.result != job.branches[n + 1].result;
+            // Whole blocks of channels_last results are computed where they belong.
+            const bool in_place = result.map.type == FLOAT32 && result.map.channel == 1 && count == LANES;
+            const Grid out = in_place ? placed(band.result, image, channel) : dense(band.result, sums);
+            Start start{!first, {}};
+            if (first && result.bias)
+                for (int64_t l = 0; l < count; ++l) start.value[l] = result.bias[channel + l];
+            const bool columns = along_columns(branch.kernel);
+            const Grid x = source.get(band.source, image, channel, count, columns);
+            correlate_along(
+                columns, job.transposed, out, x, job.kernel(n, block), band.vertical, branch.horizontal, lattice, start
+            );
+            if (last && !in_place) write(band.result, image, channel, count, out);
+        }
+    }
+
+  private:
+    static Grid placed(const Map &map, int64_t image, int64_t channel) {
+        float *data = reinterpret_cast<float *>(map.data) + image * map.image + channel;
+        return {data, map.height, map.width, map.row, map.column};
+    }
+
+    const Convolutions &job;
+    Buffer sums, lattice;
+    Source source;
+};
+
+struct Gradients {
+    const Map &x;
+    const Gradient *gradients;
+    int64_t count, images, channels, splits, band, pixels;
+
+    int64_t blocks() const { return (channels + LANES - 1) / LANES; }
+};
+
+class Differentiate {
+  public:
+    explicit Differentiate(const Gradients &job)
+        : job(job), kernel(job.band * job.gradients[0].out_grad.width), lattice(job.pixels), source(job.pixels) {
+        for (int64_t n = 0; n < job.count; ++n) taps.emplace_back(area(job.gradients[n].taps));
+    }
+
+    void operator()(int64_t task) {
+        const int64_t channel = task % job.blocks() * LANES, split = task / job.blocks();
+        const int64_t count = std::min<int64_t>(LANES, job.channels - channel);
+        for (int64_t n = 0; n < job.count; ++n) fill(dense(job.gradients[n].taps, taps[n]), Lanes{});
+        const int64_t stop = (split + 1) * job.images / job.splits;
+        for (int64_t image = split * job.images / job.splits; image < stop; ++image)
+            for (int64_t row = 0; row < job.gradients[0].out_grad.height; row += job.band) {
+                source.forget();
+                for (int64_t n = 0; n < job.count; ++n) add(n, image, row, channel, count);
+            }
+        for (int64_t n = 0; n < job.count; ++n)
+            write(job.gradients[n].taps, split, channel, count, dense(job.gradients[n].taps, taps[n]));
+    }
+
+  private:
+    void add(int64_t n, int64_t image, int64_t row, int64_t channel, int64_t count) {
+        const Gradient &gradient = job.gradients[n];
+        const int64_t stop = std::min(row + job.band, gradient.out_grad.height);
+        const Band band =
+            band_of(job.x, gradient.out_grad, gradient.vertical, gradient.taps.height, row, stop, false);
+        const bool columns = along_columns(gradient.taps);
+        const Grid x = source.get(band.source, image, channel, count, columns), grad = dense(band.result, kernel);
+        read(band.result, image, channel, count, grad);
+        // Output and kernel change places, and so do stride and dilation.
+        auto exchanged = [](const Axis &axis) { return Axis{axis.tap, axis.output, axis.padding}; };
+        correlate_along(
+            columns, false, dense(gradient.taps, taps[n]), x, grad, exchanged(band.vertical),
+            exchanged(gradient.horizontal), lattice, Start{true, Lanes{}}
+        );
+    }
+
+    const Gradients &job;
+    Buffer kernel, lattice;
+    Source source;
+    std::vector<Buffer> taps;
+};
+
+}  // namespace
+
+extern "C" {
+
+// Branches of the same result follow each other. Transposed, they are gradients with respect to the input.
+void sw_mm_convolve(
+    const Branch *branches, int64_t count, const Result *results, int64_t images, int64_t channels, int64_t transposed,
+    Parallel parallel, int64_t threads
+) {
+    Convolutions job{branches, results, count, images, channels, transposed != 0, results[0].map.height, 0, {}};
+    for (int64_t n = 0; n < count; ++n) {
+        const Branch &branch = branches[n];
+        const Map &result = results[branch.result].map;
+        job.band = std::min(
+            job.band, rows_of_band(branch.source, result, branch.vertical, branch.kernel.height, job.transposed)
+        );
+        job.kernels.emplace_back(job.blocks() * area(branch.kernel));
+    }
+    for (int64_t n = 0; n < count; ++n) {
+        const Branch &branch = branches[n];
+        const int64_t rows = reach(branch.vertical, branch.kernel.height, job.band, job.transposed);
+        job.pixels = std::max(job.pixels, std::min(rows, branch.source.height) * branch.source.width);
+    }
+    run<Pack>(job, job.blocks(), parallel, threads);
+    run<Convolve>(job, job.blocks() * job.bands() * images, parallel, threads);
+}
+
+void sw_mm_weight_grads(
+    const Map *x, const Gradient *gradients, int64_t count, int64_t images, int64_t channels, int64_t splits,
+    Parallel parallel, int64_t threads
+) {
+    Gradients job{*x, gradients, count, images, channels, splits, gradients[0].out_grad.height, 0};
+    for (int64_t n = 0; n < count; ++n) {
+        const Gradient &gradient = gradients[n];
+        job.band =
+            std::min(job.band, rows_of_band(*x, gradient.out_grad, gradient.vertical, gradient.taps.height, false));
+    }
+    for (int64_t n = 0; n < count; ++n) {
+        const int64_t rows = reach(gradients[n].vertical, gradients[n].taps.height, job.band, false);
+        job.pixels = std::max(job.pixels, std::min(rows, x->height) * x->width);
+    }
+    run<Differentiate>(job, job.blocks() * splits, parallel, threads);
+}
+}

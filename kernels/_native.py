@@ -1,0 +1,113 @@
+"""The CPU kernels of ``_native.cpp``, compiled when they are first needed.
+
+That takes a C++ compiler, GCC or Clang, and some seconds, once: the result is kept in the user's cache directory, for
+each version of the source and each set of vector instructions. Without a compiler there are the other backends.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+
+_SOURCE = Path(__file__).with_suffix('.cpp')
+_COMPILERS = ('c++', 'g++', 'clang++')
+_FLAGS = ('-std=c++17', '-O3', '-ffp-contract=fast', '-fno-math-errno', '-fPIC', '-shared', '-pthread')
+# As PyTorch compiles its own kernels; what it finds in the processor decides here too.
+_VECTORS = {
+    'AVX512': ('-mavx512f', '-mavx512bw', '-mavx512dq', '-mavx512vl', '-mavx2', '-mfma'),
+    'AVX2': ('-mavx2', '-mfma'),
+}
+_SECONDS = 300
+
+
+@torch.compiler.assume_constant_result
+def unusable() -> str | None:
+    """Say why there are no such kernels in this process, or None if there are; they are compiled if need be."""
+    return _failure()
+
+
+@cache
+def _failure() -> str | None:
+    try:
+        library()
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    return None
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """Load the kernels.
+
+    Raises:
+        OSError: If there is no compiler, or it cannot compile them.
+        subprocess.SubprocessError: If it takes too long.
+    """
+    vectors = next(
+        (flags for name, flags in _VECTORS.items() if torch.backends.cpu.get_cpu_capability().startswith(name)), ()
+    )
+    flags = *_FLAGS, *vectors
+    key = hashlib.sha256(b'\0'.join((_SOURCE.read_bytes(), platform.machine().encode(), *map(str.encode, flags))))
+    folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'sw_mm' / 'native'
+    binary = folder / f'{key.hexdigest()}.so'
+    if not binary.exists():
+        binary = _compile(flags, binary)
+    library = ctypes.CDLL(str(binary))
+    number, pointer = ctypes.c_int64, ctypes.c_void_p
+    library.sw_mm_convolve.argtypes = [pointer, number, pointer, number, number, number, pointer, number]
+    library.sw_mm_weight_grads.argtypes = [pointer, pointer, number, number, number, number, pointer, number]
+    library.sw_mm_convolve.restype = library.sw_mm_weight_grads.restype = None
+    return library
+
+
+def _compile(flags: Sequence[str], binary: Path) -> Path:
+    named = os.environ.get('CXX')
+    commands = [shlex.split(named)] if named else [[name] for name in _COMPILERS]
+    command = next((command for command in commands if shutil.which(command[0])), None)
+    if command is None:
+        tried = (
+            f'CXX names {named!r}, which is not found' if named else f'none of {", ".join(_COMPILERS)} is on the PATH'
+        )
+        raise FileNotFoundError(f'there is no C++ compiler to make them: {tried}; install one, or set CXX to it')
+    try:
+        binary.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(dir=binary.parent)
+    except OSError:  # nothing can be kept here
+        folder = tempfile.mkdtemp()
+        binary = Path(folder) / binary.name
+    logging.getLogger(__name__).info('compiling the CPU kernels with %s, once', command[0])
+    made = Path(folder) / 'kernels.so'
+    result = subprocess.run(
+        [*command, *flags, str(_SOURCE), '-o', str(made)],
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+    if result.returncode:
+        shutil.rmtree(folder)
+        raise OSError(f'{command[0]} cannot compile them: {result.stderr.strip()[-500:]}')
+    made.replace(binary)  # at once, so that processes that start together do not meet half a file
+    if binary.parent != Path(folder):
+        shutil.rmtree(folder)
+    return binary
+
+
+@cache
+def openmp() -> int | None:
+    """Address of the function that starts the threads of PyTorch's own OpenMP library, if it has one."""
+    try:
+        torch_cpu = ctypes.CDLL(str(next((Path(torch.__file__).parent / 'lib').glob('libtorch_cpu.*'))))
+        return ctypes.cast(torch_cpu.GOMP_parallel, ctypes.c_void_p).value
+    except (StopIteration, OSError, AttributeError):
+        return None

@@ -1,0 +1,153 @@
+"""Depthwise convolution and its gradients on a CPU, in kernels compiled for it: any geometry, sums in fp32.
+
+Maps of any strides are read and written as they are. fp16 is computed in fp32 tensors, all else in registers.
+"""
+
+import ctypes
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from .. import _native
+from .geometry import Pair, Sides, memory_format_of, output_size
+
+Geometry = tuple[Pair, Sides, Pair]  # stride, padding, dilation
+
+_TYPES = {torch.float32: 0, torch.bfloat16: 1}
+# Channels of all parts of the batch, at least, that the gradient of the kernels is computed for apart, so that threads
+# can share the work. The parts depend on shapes only, and so does the result.
+_CHANNELS = 512
+
+
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
+    """Convolve every channel with its own kernel.
+
+    Args:
+        x: Input ``(N, C, H, W)``.
+        weight: Kernels ``(C, 1, kh, kw)``.
+        bias: ``(C,)`` or None.
+        stride: Along height and width.
+        padding: Zeros on the left, right, top and bottom; negative numbers cut.
+        dilation: Along height and width.
+
+    Returns:
+        The output in the dtype and memory format of ``x``.
+    """
+    size = output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    return convolve([x], [weight], [(stride, padding, dilation)], size, bias)[0]
+
+
+def input_grad(grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
+    """Gradient of :func:`forward` with respect to its input of the given size, in the memory format of ``grad``."""
+    return convolve([grad], [weight], [(stride, padding, dilation)], input_size, transposed=True)[0]
+
+
+def weight_grad(x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
+    """Gradient of :func:`forward` with respect to its kernels ``(C, 1, kh, kw)``, accumulated in fp32."""
+    return weight_grads(x, [grad], [kernel_size], [(stride, padding, dilation)])[0]
+
+
+def convolve(
+    sources: Sequence[Tensor],
+    kernels: Sequence[Tensor],
+    geometries: Sequence[Geometry],
+    size: Pair,
+    bias: Tensor | None = None,
+    summed: bool = False,
+    transposed: bool = False,
+) -> list[Tensor]:
+    """Convolve maps with kernels, pair by pair; a map that comes several times is read once.
+
+    Args:
+        sources: Maps ``(N, C, H, W)``, or gradients of outputs.
+        kernels: ``(C, 1, kh, kw)`` each.
+        geometries: Stride, padding and dilation of each.
+        size: Height and width of the results.
+        bias: ``(C,)`` or None, for the first result.
+        summed: Whether to give the sum of the results only.
+        transposed: Whether the results are gradients with respect to the input.
+
+    Returns:
+        The results, in the dtype and memory format of the first source.
+    """
+    first = sources[0]
+    images, channels = first.shape[:2]
+    sources, kernels = ([_readable(tensor) for tensor in tensors] for tensors in (sources, kernels))
+    results = [
+        torch.empty(images, channels, *size, dtype=sources[0].dtype, memory_format=memory_format_of(first))
+        for _ in (sources[:1] if summed else sources)
+    ]
+    bias = None if bias is None else bias.float().contiguous()
+    biases = [0 if bias is None else bias.data_ptr(), *[0] * len(results)]
+    branches = zip(sources, kernels, geometries, strict=True)
+    _native.library().sw_mm_convolve(
+        _packed(
+            (*_map(source), *_kernel(kernel), *_axes(*geometry), 0 if summed else index)
+            for index, (source, kernel, geometry) in enumerate(branches)
+        ),
+        len(sources),
+        _packed((*_map(result), address) for result, address in zip(results, biases, strict=False)),
+        images,
+        channels,
+        transposed,
+        _native.openmp(),
+        torch.get_num_threads(),
+    )
+    return [result.to(first.dtype) for result in results]
+
+
+def weight_grads(
+    x: Tensor, grads: Sequence[Tensor], kernel_sizes: Sequence[Pair], geometries: Sequence[Geometry]
+) -> list[Tensor]:
+    """Gradients of :func:`convolve` of one map with respect to the kernels, accumulated in fp32.
+
+    Args:
+        x: Map ``(N, C, H, W)``.
+        grads: Gradients of the results.
+        kernel_sizes: Height and width of each kernel.
+        geometries: Stride, padding and dilation of each.
+
+    Returns:
+        Gradients ``(C, 1, kh, kw)`` in the dtype of ``x``.
+    """
+    images, channels = x.shape[:2]
+    parts = max(min(images, -(-_CHANNELS // max(channels, 1))), 1)
+    source, grads = _readable(x), [_readable(grad) for grad in grads]
+    partial = [torch.empty(parts, channels, *size) for size in kernel_sizes]
+    gradients = zip(grads, partial, geometries, strict=True)
+    _native.library().sw_mm_weight_grads(
+        _packed([_map(source)]),
+        _packed((*_map(grad), *_map(taps), *_axes(*geometry)) for grad, taps, geometry in gradients),
+        len(grads),
+        images,
+        channels,
+        parts,
+        _native.openmp(),
+        torch.get_num_threads(),
+    )
+    return [(taps.sum(dim=0) if parts > 1 else taps[0]).unsqueeze(1).to(x.dtype) for taps in partial]
+
+
+def _readable(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype in _TYPES else tensor.float()
+
+
+def _packed(structures: Iterable[Sequence[int]]) -> ctypes.Array:
+    numbers = [number for structure in structures for number in structure]
+    return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
+def _map(tensor: Tensor) -> tuple[int, ...]:
+    return tensor.data_ptr(), _TYPES[tensor.dtype], *tensor.stride(), *tensor.shape[2:]
+
+
+def _kernel(kernel: Tensor) -> tuple[int, ...]:
+    """Kernels, as a map of one image with as many channels as there are kernels."""
+    channel, _, row, column = kernel.stride()
+    return kernel.data_ptr(), _TYPES[kernel.dtype], 0, channel, row, column, *kernel.shape[2:]
+
+
+def _axes(stride: Pair, padding: Sides, dilation: Pair) -> tuple[int, ...]:
+    left, _, top, _ = padding
+    return stride[0], dilation[0], top, stride[1], dilation[1], left
