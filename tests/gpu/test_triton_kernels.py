@@ -1,4 +1,10 @@
-"""The Triton kernels on a card, at sizes of the models' layers: ``pytest -m gpu``."""
+"""The Triton kernels on a card, at sizes of the models' layers: ``pytest -m gpu``.
+
+Each runs as it is cut up on this card, then by the rules and by other configurations: all with the same bits.
+"""
+
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,6 +43,13 @@ SHIFT = {
 }
 
 
+CONFIGS = (
+    {},
+    {'block': 32, 'tile': 8, 'column_tile': 8, 'warps': 1},
+    {'block': 64, 'warps': 2, 'registers': 128},
+)
+
+
 @pytest.fixture(params=TOLERANCE, ids=str)
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     if request.param == torch.bfloat16 and torch.cuda.get_device_capability() < (8, 0):
@@ -48,6 +61,17 @@ def assert_close(actual: Tensor, expected: Tensor) -> None:
     assert actual.shape == expected.shape
     error = torch.linalg.vector_norm(actual.double() - expected) / torch.linalg.vector_norm(expected)
     assert error <= TOLERANCE[actual.dtype], float(error)
+
+
+def check(passes: Callable[[], tuple[Tensor, ...]], expected: tuple[Tensor, ...]) -> None:
+    from sw_mm.kernels._tuned import Config, use_table
+
+    first = passes()
+    for actual, reference in zip(first, expected, strict=True):
+        assert_close(actual, reference)
+    for config in (Config(**numbers) for numbers in CONFIGS):
+        with use_table(SimpleNamespace(get=lambda key, rules, config=config: config)):
+            assert all(map(torch.equal, passes(), first)), config
 
 
 def draw(*shape: int, dtype: torch.dtype) -> Tensor:
@@ -74,9 +98,7 @@ def test_depthwise_passes_match_float64(layer, dtype):
             kernels.weight_grad(x, grad, kernel_size, *geometry),
         )
 
-    for actual, again, reference in zip(passes(), passes(), (expected.detach(), *expected_grads), strict=True):
-        assert_close(actual, reference)
-        assert torch.equal(actual, again)
+    check(passes, (expected.detach(), *expected_grads))
 
 
 @pytest.mark.parametrize('layer', SHIFT.values(), ids=SHIFT.keys())
@@ -107,10 +129,7 @@ def test_shift_wise_passes_match_float64(layer, dtype):
             *kernels.weight_grads(x, grads, strips, paddings),
         )
 
-    expected = *(branch.detach() for branch in maps), expected_folded.detach(), *expected_grads
-    for actual, again, reference in zip(passes(), passes(), expected, strict=True):
-        assert_close(actual, reference)
-        assert torch.equal(actual, again)
+    check(passes, (*(branch.detach() for branch in maps), expected_folded.detach(), *expected_grads))
 
 
 def test_maps_of_more_than_2_to_the_31_elements():

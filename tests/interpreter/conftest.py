@@ -7,11 +7,15 @@ The interpreter takes milliseconds for what a thread does in nanoseconds; maps a
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for benchmarks/, which is not installed
 
 if os.environ.get('TRITON_INTERPRET') != '1':
     collect_ignore_glob = ['test_*.py']
