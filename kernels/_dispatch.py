@@ -18,6 +18,7 @@ _SOURCE = f'the environment variable {VARIABLE}'
 _chosen: ContextVar[str | None] = ContextVar('sw_mm_kernels_backend', default=None)
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 _library = torch.library.Library('sw_mm', 'FRAGMENT')  # takes its registrations along when it is deleted
+_is_transformed = torch._C._are_functorch_transforms_active
 # PyTorch before 2.7 cannot tell an export from a compilation.
 _is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
 
@@ -29,7 +30,7 @@ def use_backend(name: str) -> Iterator[None]:
     The choice holds for this thread or task, and for the gradients of what is computed in the block.
 
     Args:
-        name: ``'auto'``, ``'reference'``, ``'aten'``, ``'native'`` or ``'triton'``. A call that the backend cannot compute raises.
+        name: ``'auto'``, ``'reference'``, ``'aten'``, ``'native'`` or ``'triton'``. What it cannot compute raises.
 
     Raises:
         ValueError: If there is no such backend.
@@ -75,8 +76,8 @@ def unusable(name: str) -> str | None:
 def choose(device: torch.device, preferred: str, unsupported: Callable[[str], str | None]) -> str:
     """Choose the backend of a call.
 
-    Without data (on the meta device) and in an exported or traced program, that is always ``'reference'``: plain
-    convolutions, which every runtime knows.
+    Without data (on the meta device), in an exported or traced program and under the transforms of ``torch.func``, that
+    is always ``'reference'``: plain convolutions, which every runtime and transform knows.
 
     Args:
         device: Where the tensors are.
@@ -86,7 +87,7 @@ def choose(device: torch.device, preferred: str, unsupported: Callable[[str], st
     Raises:
         RuntimeError: If the backend that was asked for cannot be used.
     """
-    if device.type == 'meta' or _is_exporting() or torch.jit.is_tracing():
+    if device.type == 'meta' or _is_exporting() or torch.jit.is_tracing() or _is_transformed():
         return 'reference'
     requested = requested_backend()
     name = preferred if requested == 'auto' else requested
@@ -116,6 +117,20 @@ def _cast(argument: object, dtype: torch.dtype) -> object:
     if isinstance(argument, Tensor):
         return argument.to(dtype) if argument.is_floating_point() and argument.dtype != torch.float64 else argument
     return [_cast(item, dtype) for item in argument] if isinstance(argument, (list, tuple)) else argument
+
+
+def is_eager(*tensors: Tensor | None) -> bool:
+    """Tell whether an operator can be computed without going through PyTorch's dispatcher.
+
+    It cannot if something wants to see the operator: a compiler, a mode that counts or fakes, a subclass of tensors.
+    Under autocast, the operator keeps what computes it from being cast.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and all(tensor is None or type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
+        and not torch._C._len_torch_dispatch_stack()
+        and not any(torch.is_autocast_enabled(tensor.device.type) for tensor in tensors[:1])
+    )
 
 
 def register_autocast(*names: str, cast: bool = True) -> None:

@@ -30,10 +30,13 @@ _VECTORS = {
 _SECONDS = 300
 
 
-@torch.compiler.assume_constant_result
 def unusable() -> str | None:
     """Say why there are no such kernels in this process, or None if there are; they are compiled if need be."""
     return _failure()
+
+
+# What torch.compiler.assume_constant_result does, without the second that it takes to import PyTorch's compiler.
+unusable._dynamo_marked_constant = True
 
 
 @cache

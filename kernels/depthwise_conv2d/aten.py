@@ -89,7 +89,7 @@ def is_plain(x: Tensor, weight: Tensor, stride: Pair, padding: Sides, dilation: 
     if _fft_pays(size, kernel_size, stride, padding, dilation, memory_format):
         return False
     if dilation == (1, 1) and memory_format is torch.channels_last:
-        return not _has_slow_width(kernel_size, stride)
+        return not has_slow_width(kernel_size, stride)
     return left <= _MAX_PADDING
 
 
@@ -146,13 +146,13 @@ def _direct_forward(
             x, width = F.pad(x, (width, width)), 0
     elif channels_last or width > _MAX_PADDING:
         x = _in_format(x, torch.channels_last)
-        if _has_slow_width(tuple(weight.shape[2:]), stride):
+        if has_slow_width(tuple(weight.shape[2:]), stride):
             extra = (_FAST_WIDTH - weight.shape[3]) // 2
             weight, width = F.pad(weight, (extra, extra)), width + extra
     return F.conv2d(x, weight, bias, stride, (height, width), dilation, groups=weight.shape[0])
 
 
-def _has_slow_width(kernel_size: Pair, stride: Pair) -> bool:
+def has_slow_width(kernel_size: Pair, stride: Pair) -> bool:
     """Tell whether channels_last maps want a wider kernel; low ones of 10 or 11 columns gain nothing."""
     return stride == (1, 1) and (10 if kernel_size[0] >= 7 else 12) <= kernel_size[1] < _FAST_WIDTH - 1
 

@@ -1,20 +1,30 @@
 """Depthwise convolution and its gradients on a CPU, in kernels compiled for it: any geometry, sums in fp32.
 
-Maps of any strides are read and written as they are. fp16 is computed in fp32 tensors, all else in registers.
+Maps of any strides are read and written as they are. fp16 is computed in fp32 tensors, all else in registers. What
+oneDNN is better at, small kernels on channels_last maps, is left to it.
 """
 
 import ctypes
 from collections.abc import Iterable, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
 
 from .. import _native
+from . import aten
 from .geometry import Pair, Sides, memory_format_of, output_size
 
 Geometry = tuple[Pair, Sides, Pair]  # stride, padding, dilation
 
 _TYPES = {torch.float32: 0, torch.bfloat16: 1}
+# Up to so many taps that a pixel meets, a convolution of a channels_last map moves more than it computes, and oneDNN
+# does so better, since it needs no copy. It is more on maps from a certain size on, and in bf16.
+_FEW_TAPS = 25
+_FEW_TAPS_ON_LARGE_MAPS = 49
+_LARGE_MAP = 1500
+# The same for the gradient of the kernels.
+_FEW_TAPS_TO_DIFFERENTIATE = 9
 # Channels of all parts of the batch, at least, that the gradient of the kernels is computed for apart, so that threads
 # can share the work. The parts depend on shapes only, and so does the result.
 _CHANNELS = 512
@@ -34,18 +44,33 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, paddin
     Returns:
         The output in the dtype and memory format of ``x``.
     """
+    if leaves_to_onednn(x, weight.shape[2:], stride):
+        return aten.forward(x, weight, bias, stride, padding, dilation)
     size = output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
     return convolve([x], [weight], [(stride, padding, dilation)], size, bias)[0]
 
 
 def input_grad(grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Gradient of :func:`forward` with respect to its input of the given size, in the memory format of ``grad``."""
+    # oneDNN takes a hundred times as long for this gradient in bf16 if there is a stride.
+    if leaves_to_onednn(grad, weight.shape[2:], (1, 1)) and (stride == (1, 1) or grad.dtype is torch.float32):
+        return aten.input_grad(grad, weight, input_size, stride, padding, dilation)
     return convolve([grad], [weight], [(stride, padding, dilation)], input_size, transposed=True)[0]
 
 
 def weight_grad(x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Gradient of :func:`forward` with respect to its kernels ``(C, 1, kh, kw)``, accumulated in fp32."""
+    if _is_channels_last(x) and prod(kernel_size) <= _FEW_TAPS_TO_DIFFERENTIATE:
+        return aten.weight_grad(x, grad, kernel_size, stride, padding, dilation)
     return weight_grads(x, [grad], [kernel_size], [(stride, padding, dilation)])[0]
+
+
+def leaves_to_onednn(x: Tensor, kernel_size: Pair, stride: Pair) -> bool:
+    """Tell whether :func:`forward` leaves a convolution to PyTorch's own."""
+    if not _is_channels_last(x) or aten.has_slow_width(kernel_size, stride):
+        return False
+    large = x.shape[2] * x.shape[3] >= _LARGE_MAP or x.dtype is torch.bfloat16
+    return prod(kernel_size) <= prod(stride) * (_FEW_TAPS_ON_LARGE_MAPS if large else _FEW_TAPS)
 
 
 def convolve(
@@ -127,6 +152,10 @@ def weight_grads(
         torch.get_num_threads(),
     )
     return [(taps.sum(dim=0) if parts > 1 else taps[0]).unsqueeze(1).to(x.dtype) for taps in partial]
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.dtype in _TYPES and memory_format_of(x) is torch.channels_last
 
 
 def _readable(tensor: Tensor) -> Tensor:

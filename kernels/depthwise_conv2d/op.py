@@ -12,7 +12,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from .. import _dispatch
 from ..arguments import is_integer
-from . import aten, reference
+from . import aten, native, reference
 from .geometry import Pair, Sides, crop_to_map, memory_format_of, output_size
 
 # What the CPU backends are fast for; all else is left to PyTorch's own convolutions.
@@ -64,7 +64,12 @@ def depthwise_conv2d(
     backend = choose_backend(x, weight, plain=plain)
     if backend == 'reference':
         return reference.depthwise_conv2d(x, weight, bias, stride, padding, dilation)
-    return _forward(x, weight, bias, stride, padding, dilation, backend)
+    geometry = stride, padding, dilation, backend
+    if not _dispatch.is_eager(x, weight, bias):
+        return _forward(x, weight, bias, *geometry)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+        return _Recorded.apply(x, weight, bias, *geometry)
+    return _compute(x, weight, bias, *geometry)
 
 
 def choose_backend(x: Tensor, *kernels: Tensor, plain: bool = False) -> str:
@@ -93,12 +98,14 @@ def choose_backend(x: Tensor, *kernels: Tensor, plain: bool = False) -> str:
 def _wants_plain_convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair
 ) -> bool:
-    """Tell whether the CPU backend has nothing to add: then even the overhead of an operator is too much."""
+    """Tell whether the CPU backends have nothing to add: then even the overhead of an operator is too much."""
     if x.device.type != 'cpu' or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         return False
-    return aten.is_plain(x, weight, stride, padding, dilation)
+    if not aten.is_plain(x, weight, stride, padding, dilation):
+        return False
+    return bool(_dispatch.unusable('native')) or native.leaves_to_onednn(x, tuple(weight.shape[2:]), stride)
 
 
 @cache
@@ -175,7 +182,13 @@ def _forward(
     dilation: Sequence[int],
     backend: str,
 ) -> Tensor:
-    out = implementation(backend).forward(x, weight, bias, tuple(stride), tuple(padding), tuple(dilation))
+    return _compute(x, weight, bias, tuple(stride), tuple(padding), tuple(dilation), backend)
+
+
+def _compute(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair, backend: str
+) -> Tensor:
+    out = implementation(backend).forward(x, weight, bias, stride, padding, dilation)
     return out.contiguous(memory_format=memory_format_of(x))
 
 
@@ -267,6 +280,18 @@ def _weight_grad_backward(ctx, out_grad: Tensor) -> tuple[Tensor | None, ...]:
         _forward(x, out_grad, None, *ctx.geometry) if ctx.needs_input_grad[1] else None,
         *[None] * 5,
     )
+
+
+class _Recorded(torch.autograd.Function):
+    """The operator without PyTorch's dispatcher, which takes as long as a small convolution, where nobody looks."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: object) -> Tensor:
+        ctx.geometry = geometry
+        ctx.save_for_backward(x, weight)
+        return _compute(x, weight, bias, *geometry)
+
+    backward = staticmethod(_forward_backward)
 
 
 _forward.register_autograd(_forward_backward, setup_context=_save)
