@@ -297,6 +297,22 @@ void scatter(
 
 // ------------------------------------------------------------------------------------- blocks of channels, in and out
 
+// Channels from `channel` on, one a lane. Lanes `first` to `stop` are the block's own: the last block overlaps the one
+// before, so that it can be read as a whole, and lanes beyond few channels repeat the last of these.
+struct Block {
+    int64_t channel, first, stop;
+
+    bool whole() const { return stop - first == LANES; }
+};
+
+int64_t blocks_of(int64_t channels) { return (channels + LANES - 1) / LANES; }
+
+Block block_of(int64_t index, int64_t channels) {
+    if (channels < LANES) return {0, 0, channels};
+    const int64_t channel = std::min(index * LANES, channels - LANES);
+    return {channel, index * LANES - channel, LANES};
+}
+
 INLINE Lanes load(const float *numbers) { return *reinterpret_cast<const Unaligned *>(numbers); }
 
 INLINE Lanes load(const uint16_t *numbers) {
@@ -357,20 +373,19 @@ class Walk {
     int64_t i = 0, j = 0;
 };
 
-// Read `count` channels of an image; lanes beyond them repeat the last one.
 template <typename T>
-void read_as(const Map &map, int64_t image, int64_t channel, int64_t count, const Grid &block) {
-    const T *origin = reinterpret_cast<const T *>(map.data) + image * map.image + channel * map.channel;
-    if (map.channel == 1 && count == LANES) {
+void read_as(const Map &map, int64_t image, const Block &block, const Grid &pixels) {
+    const T *origin = reinterpret_cast<const T *>(map.data) + image * map.image + block.channel * map.channel;
+    if (map.channel == 1 && block.stop == LANES) {
         for (int64_t i = 0; i < map.height; ++i)
-            for (int64_t j = 0; j < map.width; ++j) lanes(block.at(i, j)) = load(origin + i * map.row + j * map.column);
+            for (int64_t j = 0; j < map.width; ++j) lanes(pixels.at(i, j)) = load(origin + i * map.row + j * map.column);
         return;
     }
     const T *channels[LANES];
-    for (int l = 0; l < LANES; ++l) channels[l] = origin + std::min<int64_t>(l, count - 1) * map.channel;
+    for (int l = 0; l < LANES; ++l) channels[l] = origin + std::min<int64_t>(l, block.stop - 1) * map.channel;
     const int64_t area = map.height * map.width;
     int64_t done = 0;
-    Walk pixel(block);
+    Walk pixel(pixels);
     if (map.column == 1 && map.row == map.width)
         for (; done + LANES <= area; done += LANES) {
             Lanes square[LANES];
@@ -388,17 +403,36 @@ void read_as(const Map &map, int64_t image, int64_t channel, int64_t count, cons
     }
 }
 
+// Store lanes of a channels_last pixel from `first` on; pieces of fixed sizes need no call.
 template <typename T>
-void write_as(const Map &map, int64_t image, int64_t channel, int64_t count, const Grid &block) {
-    T *origin = reinterpret_cast<T *>(map.data) + image * map.image + channel * map.channel;
-    if (map.channel == 1 && count == LANES) {
+INLINE void store_from(int64_t first, T *to, const Lanes &value) {
+    T numbers[LANES];
+    store(numbers, value);
+#pragma GCC unroll 4
+    for (int size = 1; size < LANES; size *= 2)
+        if ((LANES - first) & size) {
+            std::memcpy(to + first, numbers + first, size * sizeof(T));
+            first += size;
+        }
+}
+
+template <typename T>
+void write_as(const Map &map, int64_t image, const Block &block, const Grid &pixels) {
+    T *origin = reinterpret_cast<T *>(map.data) + image * map.image + block.channel * map.channel;
+    if (map.channel == 1 && block.stop == LANES) {
         for (int64_t i = 0; i < map.height; ++i)
-            for (int64_t j = 0; j < map.width; ++j) store(origin + i * map.row + j * map.column, lanes(block.at(i, j)));
+            for (int64_t j = 0; j < map.width; ++j) {
+                T *to = origin + i * map.row + j * map.column;
+                if (block.whole())
+                    store(to, lanes(pixels.at(i, j)));
+                else
+                    store_from(block.first, to, lanes(pixels.at(i, j)));
+            }
         return;
     }
     const int64_t area = map.height * map.width;
     int64_t done = 0;
-    Walk pixel(block);
+    Walk pixel(pixels);
     if (map.column == 1 && map.row == map.width)
         for (; done + LANES <= area; done += LANES) {
             Lanes square[LANES];
@@ -407,22 +441,22 @@ void write_as(const Map &map, int64_t image, int64_t channel, int64_t count, con
             transpose(square);
 #pragma GCC unroll 16
             for (int l = 0; l < LANES; ++l)
-                if (l < count) store(origin + l * map.channel + done, square[l]);
+                if (l >= block.first && l < block.stop) store(origin + l * map.channel + done, square[l]);
         }
     for (; done < area; ++done, ++pixel) {
         T numbers[LANES];
         store(numbers, lanes(*pixel));
         T *to = origin + done / map.width * map.row + done % map.width * map.column;
-        for (int64_t l = 0; l < count; ++l) to[l * map.channel] = numbers[l];
+        for (int64_t l = block.first; l < block.stop; ++l) to[l * map.channel] = numbers[l];
     }
 }
 
-void read(const Map &map, int64_t image, int64_t channel, int64_t count, const Grid &block) {
-    (map.type == FLOAT32 ? read_as<float> : read_as<uint16_t>)(map, image, channel, count, block);
+void read(const Map &map, int64_t image, const Block &block, const Grid &pixels) {
+    (map.type == FLOAT32 ? read_as<float> : read_as<uint16_t>)(map, image, block, pixels);
 }
 
-void write(const Map &map, int64_t image, int64_t channel, int64_t count, const Grid &block) {
-    (map.type == FLOAT32 ? write_as<float> : write_as<uint16_t>)(map, image, channel, count, block);
+void write(const Map &map, int64_t image, const Block &block, const Grid &pixels) {
+    (map.type == FLOAT32 ? write_as<float> : write_as<uint16_t>)(map, image, block, pixels);
 }
 
 // Uninitialised memory for some pixels.
@@ -538,10 +572,10 @@ class Source {
 
     void forget() { held[0].data = held[1].data = nullptr; }
 
-    Grid get(const Map &map, int64_t image, int64_t channel, int64_t count, bool columns) {
+    Grid get(const Map &map, int64_t image, const Block &block, bool columns) {
         const Grid grid = dense(map, buffers[columns], columns);
         Map &known = held[columns];
-        if (known.data != map.data || known.height != map.height) read(map, image, channel, count, grid);
+        if (known.data != map.data || known.height != map.height) read(map, image, block, grid);
         known = map;
         return grid;
     }
@@ -570,12 +604,12 @@ struct Convolutions {
     int64_t band, pixels;         // rows of a band, and most pixels of a source that one needs
     std::vector<Buffer> kernels;  // of each branch, block by block
 
-    int64_t blocks() const { return (channels + LANES - 1) / LANES; }
+    int64_t blocks() const { return blocks_of(channels); }
     int64_t bands() const { return divide_up(results[0].map.height, band); }
 
-    Grid kernel(int64_t branch, int64_t block) const {
+    Grid kernel(int64_t branch, int64_t index) const {
         const Map &map = branches[branch].kernel;
-        return dense(map, kernels[branch] + block * area(map) * LANES);
+        return dense(map, kernels[branch] + index * area(map) * LANES);
     }
 };
 
@@ -584,10 +618,9 @@ class Pack {
   public:
     explicit Pack(const Convolutions &job) : job(job) {}
 
-    void operator()(int64_t block) {
-        const int64_t channel = block * LANES, count = std::min<int64_t>(LANES, job.channels - channel);
+    void operator()(int64_t index) {
         for (int64_t n = 0; n < job.count; ++n)
-            read(job.branches[n].kernel, 0, channel, count, job.kernel(n, block));
+            read(job.branches[n].kernel, 0, block_of(index, job.channels), job.kernel(n, index));
     }
 
   private:
@@ -601,8 +634,8 @@ class Convolve {
         : job(job), sums(job.band * job.results[0].map.width), lattice(job.pixels), source(job.pixels) {}
 
     void operator()(int64_t task) {
-        const int64_t block = task % job.blocks(), channel = block * LANES;
-        const int64_t count = std::min<int64_t>(LANES, job.channels - channel);
+        const int64_t index = task % job.blocks();
+        const Block block = block_of(index, job.channels);
         const int64_t image = task / job.blocks() / job.bands(), row = task / job.blocks() % job.bands() * job.band;
         source.forget();
         for (int64_t n = 0; n < job.count; ++n) {
@@ -614,17 +647,17 @@ class Convolve {
             const bool first = n == 0 || branch.result != job.branches[n - 1].result;
             const bool last = n + 1 == job.count || branch.result != job.branches[n + 1].result;
             // Whole blocks of channels_last results are computed where they belong.
-            const bool in_place = result.map.type == FLOAT32 && result.map.channel == 1 && count == LANES;
-            const Grid out = in_place ? placed(band.result, image, channel) : dense(band.result, sums);
+            const bool in_place = result.map.type == FLOAT32 && result.map.channel == 1 && block.whole();
+            const Grid out = in_place ? placed(band.result, image, block.channel) : dense(band.result, sums);
             Start start{!first, {}};
             if (first && result.bias)
-                for (int64_t l = 0; l < count; ++l) start.value[l] = result.bias[channel + l];
+                for (int64_t l = 0; l < block.stop; ++l) start.value[l] = result.bias[block.channel + l];
             const bool columns = along_columns(branch.kernel);
-            const Grid x = source.get(band.source, image, channel, count, columns);
+            const Grid x = source.get(band.source, image, block, columns);
             correlate_along(
-                columns, job.transposed, out, x, job.kernel(n, block), band.vertical, branch.horizontal, lattice, start
+                columns, job.transposed, out, x, job.kernel(n, index), band.vertical, branch.horizontal, lattice, start
             );
-            if (last && !in_place) write(band.result, image, channel, count, out);
+            if (last && !in_place) write(band.result, image, block, out);
         }
     }
 
@@ -644,7 +677,7 @@ struct Gradients {
     const Gradient *gradients;
     int64_t count, images, channels, splits, band, pixels;
 
-    int64_t blocks() const { return (channels + LANES - 1) / LANES; }
+    int64_t blocks() const { return blocks_of(channels); }
 };
 
 class Differentiate {
@@ -655,28 +688,28 @@ class Differentiate {
     }
 
     void operator()(int64_t task) {
-        const int64_t channel = task % job.blocks() * LANES, split = task / job.blocks();
-        const int64_t count = std::min<int64_t>(LANES, job.channels - channel);
+        const Block block = block_of(task % job.blocks(), job.channels);
+        const int64_t split = task / job.blocks();
         for (int64_t n = 0; n < job.count; ++n) fill(dense(job.gradients[n].taps, taps[n]), Lanes{});
         const int64_t stop = (split + 1) * job.images / job.splits;
         for (int64_t image = split * job.images / job.splits; image < stop; ++image)
             for (int64_t row = 0; row < job.gradients[0].out_grad.height; row += job.band) {
                 source.forget();
-                for (int64_t n = 0; n < job.count; ++n) add(n, image, row, channel, count);
+                for (int64_t n = 0; n < job.count; ++n) add(n, image, row, block);
             }
         for (int64_t n = 0; n < job.count; ++n)
-            write(job.gradients[n].taps, split, channel, count, dense(job.gradients[n].taps, taps[n]));
+            write(job.gradients[n].taps, split, block, dense(job.gradients[n].taps, taps[n]));
     }
 
   private:
-    void add(int64_t n, int64_t image, int64_t row, int64_t channel, int64_t count) {
+    void add(int64_t n, int64_t image, int64_t row, const Block &block) {
         const Gradient &gradient = job.gradients[n];
         const int64_t stop = std::min(row + job.band, gradient.out_grad.height);
         const Band band =
             band_of(job.x, gradient.out_grad, gradient.vertical, gradient.taps.height, row, stop, false);
         const bool columns = along_columns(gradient.taps);
-        const Grid x = source.get(band.source, image, channel, count, columns), grad = dense(band.result, kernel);
-        read(band.result, image, channel, count, grad);
+        const Grid x = source.get(band.source, image, block, columns), grad = dense(band.result, kernel);
+        read(band.result, image, block, grad);
         // Output and kernel change places, and so do stride and dilation.
         auto exchanged = [](const Axis &axis) { return Axis{axis.tap, axis.output, axis.padding}; };
         correlate_along(
