@@ -19,6 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sw_mm.kernels import backends
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results'
 # How the names of implementations begin: this project's, and PyTorch's own convolution.
@@ -190,6 +192,9 @@ def environment() -> dict[str, str]:
         'cpu': f'{_cpu()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}',
         'gpu': gpu,
         'threads': str(torch.get_num_threads()),
+        'kernels': os.environ.get('SW_MM_KERNELS', 'auto')
+        + ' of '
+        + ', '.join(n for n, reason in backends().items() if not reason),
         'versions': ', '.join(
             f'{name} {version}'
             for name in ('torch', 'triton', 'onnxruntime', 'openvino')

@@ -27,6 +27,7 @@ def test_wheel_holds_packages_and_mim_data(wheel):
         'sw_mm/__init__.py',
         'sw_mm/registry.py',
         'sw_mm/kernels/__init__.py',
+        'sw_mm/kernels/_native.cpp',
         'sw_mm/kernels/shift_conv2d/__init__.py',
         'sw_mm/kernels/tuned/sm_90.csv',
         'sw_mm/backbones/shiftwise.py',
