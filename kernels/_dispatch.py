@@ -18,6 +18,7 @@ _SOURCE = f'the environment variable {VARIABLE}'
 _chosen: ContextVar[str | None] = ContextVar('sw_mm_kernels_backend', default=None)
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 _library = torch.library.Library('sw_mm', 'FRAGMENT')  # takes its registrations along when it is deleted
+_PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
 _is_transformed = torch._C._are_functorch_transforms_active
 # PyTorch before 2.7 cannot tell an export from a compilation.
 _is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
@@ -49,6 +50,11 @@ def requested_backend() -> str:
         ValueError: If the environment variable names no backend.
     """
     return _chosen.get() or _known(os.environ.get(VARIABLE) or 'auto', _SOURCE)
+
+
+def request() -> str | None:
+    """Give what :func:`requested_backend` depends on, unchecked."""
+    return _chosen.get() or os.environ.get(VARIABLE)
 
 
 def backends() -> dict[str, str | None]:
@@ -119,17 +125,22 @@ def _cast(argument: object, dtype: torch.dtype) -> object:
     return [_cast(item, dtype) for item in argument] if isinstance(argument, (list, tuple)) else argument
 
 
-def is_eager(*tensors: Tensor | None) -> bool:
+def is_eager(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Tell whether an operator can be computed without going through PyTorch's dispatcher.
 
-    It cannot if something wants to see the operator: a compiler, a mode that counts or fakes, a subclass of tensors.
-    Under autocast, the operator keeps what computes it from being cast.
+    It cannot if something wants to see the operator: a compiler, a tracer, a mode that counts or fakes, a transform of
+    functions, a subclass of tensors. Under autocast, the operator keeps what computes it from being cast.
     """
     return (
-        not torch.compiler.is_compiling()
-        and all(tensor is None or type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
+        type(x) in _PLAIN_TENSORS
+        and type(weight) in _PLAIN_TENSORS
+        and (bias is None or type(bias) in _PLAIN_TENSORS)
+        and (x.is_cpu or x.is_cuda)
+        and not torch.compiler.is_compiling()
+        and not torch._C._is_tracing()
         and not torch._C._len_torch_dispatch_stack()
-        and not any(torch.is_autocast_enabled(tensor.device.type) for tensor in tensors[:1])
+        and not _is_transformed()
+        and not torch.is_autocast_enabled(x.device.type)
     )
 
 

@@ -18,16 +18,28 @@ def output_size(size: Pair, kernel_size: Pair, stride: Pair, padding: Sides, dil
 def crop_to_map(weight: Tensor, size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> tuple[Tensor, Sides]:
     """Drop kernel taps that meet nothing but padding on a map of the given size; the result is unchanged.
 
-    Nothing is dropped if a traced or exported program leaves the size open.
-
     Returns:
         The remaining part of the kernels, a view, and the padding that goes with it.
     """
-    if not all(isinstance(side, int) for side in size):
-        return weight, padding
-    rows, columns, remaining = _reach(weight.shape[2:], size, stride, padding, dilation)
+    part, padding = part_on_map(weight.shape[2:], size, stride, padding, dilation)
     # Not even an empty crop if there is nothing to drop: exported programs stay free of it.
-    return weight if remaining == padding else weight[:, :, rows, columns], remaining
+    return weight if part is None else weight[(..., *part)], padding
+
+
+def part_on_map(
+    kernel_size: Pair, size: Pair, stride: Pair, padding: Sides, dilation: Pair
+) -> tuple[tuple[slice, slice] | None, Sides]:
+    """Tell which rows and columns of a kernel can meet data on a map of the given size.
+
+    Nothing is dropped if a traced or exported program leaves the size open.
+
+    Returns:
+        Rows and columns, or None for all of them, and the padding that goes with them.
+    """
+    if not all(isinstance(side, int) for side in size):
+        return None, padding
+    rows, columns, remaining = _reach(kernel_size, size, stride, padding, dilation)
+    return None if remaining == padding else (rows, columns), remaining
 
 
 def depthwise_macs(

@@ -98,6 +98,7 @@ def convolve(
     """
     first = sources[0]
     images, channels = first.shape[:2]
+    _check(first, sources, kernels)
     sources, kernels = ([_readable(tensor) for tensor in tensors] for tensors in (sources, kernels))
     results = [
         torch.empty(images, channels, *size, dtype=sources[0].dtype, memory_format=memory_format_of(first))
@@ -137,6 +138,7 @@ def weight_grads(
         Gradients ``(C, 1, kh, kw)`` in the dtype of ``x``.
     """
     images, channels = x.shape[:2]
+    _check(x, grads)
     parts = max(min(images, -(-_CHANNELS // max(channels, 1))), 1)
     source, grads = _readable(x), [_readable(grad) for grad in grads]
     partial = [torch.empty(parts, channels, *size) for size in kernel_sizes]
@@ -156,6 +158,19 @@ def weight_grads(
 
 def _is_channels_last(x: Tensor) -> bool:
     return x.dtype in _TYPES and memory_format_of(x) is torch.channels_last
+
+
+def _check(first: Tensor, maps: Sequence[Tensor], kernels: Sequence[Tensor] = ()) -> None:
+    """The kernels read memory: whoever calls the operators by themselves gets an error instead of a crash."""
+    for tensor in maps:
+        if tensor.shape[:2] != first.shape[:2]:
+            raise ValueError(f'maps must have the shape {tuple(first.shape[:2])} + (H, W); got {tuple(tensor.shape)}')
+    for kernel in kernels:
+        if kernel.shape[:2] != (first.shape[1], 1):
+            raise ValueError(f'kernels must be ({first.shape[1]}, 1, kh, kw); got {tuple(kernel.shape)}')
+    for tensor in (first, *maps, *kernels):
+        if not tensor.is_cpu or tensor.dim() != 4:
+            raise ValueError(f'maps and kernels must have four dimensions and be on the CPU; got {tensor.dim()}')
 
 
 def _readable(tensor: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from functools import cache
 from importlib import import_module
 from math import prod
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,10 +14,11 @@ from torch.utils.flop_counter import register_flop_formula
 from .. import _dispatch
 from ..arguments import is_integer
 from . import aten, native, reference
-from .geometry import Pair, Sides, crop_to_map, memory_format_of, output_size
+from .geometry import Pair, Sides, memory_format_of, output_size, part_on_map
 
 # What the CPU backends are fast for; all else is left to PyTorch's own convolutions.
 _STEERED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_MOST_PLANS = 4096
 # On a GPU, PyTorch's own convolutions are specialised for kernels up to this side.
 _LARGEST_NATIVE_ON_GPU = 5
 
@@ -53,23 +55,76 @@ def depthwise_conv2d(
         ValueError: If a shape, a dtype, stride, padding or dilation does not fit.
         RuntimeError: If a backend was asked for that cannot compute this.
     """
-    stride, dilation, padding = _pair('stride', stride), _pair('dilation', dilation), _four_sides(padding)
     for name, tensor in (('x', x), ('weight', weight)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f'{name} must be a tensor; got {type(tensor).__name__}')
-    x, weight, bias = _dispatch.autocast(x, weight, bias)
+    is_eager = _dispatch.is_eager(x, weight, bias)
+    if is_eager:
+        plan = _remembered_plan(x, weight, bias, stride, padding, dilation)
+    else:
+        x, weight, bias = _dispatch.autocast(x, weight, bias)
+        plan = _plan(x, weight, bias, stride, padding, dilation)
+    if plan.part is not None:
+        weight = weight[(..., *plan.part)]
+    if plan.backend == 'reference':
+        return reference.depthwise_conv2d(x, weight, bias, *plan.geometry)
+    if not is_eager:
+        return _forward(x, weight, bias, *plan.geometry, plan.backend)
+    if _is_recorded(x, weight, bias):
+        return _Recorded.apply(x, weight, bias, *plan.geometry, plan.backend)
+    return _compute(x, weight, bias, *plan.geometry, plan.backend)
+
+
+class _Plan(NamedTuple):
+    """What a call comes down to once its arguments are checked: a part of the kernels, a geometry and a backend."""
+
+    part: tuple[slice, slice] | None
+    geometry: tuple[Pair, Sides, Pair]
+    backend: str
+
+
+_plans: dict[tuple, _Plan] = {}
+
+
+def _remembered_plan(x: Tensor, weight: Tensor, bias: Tensor | None, *steps: object) -> _Plan:
+    """Plan a call, or remember how an equal one was planned.
+
+    After a convolution that filled the caches, to check and choose anew takes a tenth of a millisecond.
+    """
+    key = (
+        *(None if t is None else (t.shape, t.dtype, t.device) for t in (x, weight, bias)),
+        x.stride(),
+        _is_recorded(x, weight, bias),
+        steps,
+        *map(type, steps),  # True is no number of pixels
+        _dispatch.request(),
+    )
+    try:
+        plan = _plans.get(key)
+    except TypeError:  # a list cannot be a key
+        return _plan(x, weight, bias, *steps)
+    if plan is None:
+        plan = _plan(x, weight, bias, *steps)
+        if len(_plans) >= _MOST_PLANS:
+            _plans.clear()
+        _plans[key] = plan
+    return plan
+
+
+def _plan(x: Tensor, weight: Tensor, bias: Tensor | None, stride: object, padding: object, dilation: object) -> _Plan:
+    stride, dilation, padding = _pair('stride', stride), _pair('dilation', dilation), _four_sides(padding)
     check(x, weight, bias, padding, dilation)
-    weight, padding = crop_to_map(weight, x.shape[2:], stride, padding, dilation)
+    part, padding = part_on_map(weight.shape[2:], x.shape[2:], stride, padding, dilation)
+    if part is not None:
+        weight = weight[(..., *part)]
     plain = _wants_plain_convolution(x, weight, bias, stride, padding, dilation)
-    backend = choose_backend(x, weight, plain=plain)
-    if backend == 'reference':
-        return reference.depthwise_conv2d(x, weight, bias, stride, padding, dilation)
-    geometry = stride, padding, dilation, backend
-    if not _dispatch.is_eager(x, weight, bias):
-        return _forward(x, weight, bias, *geometry)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-        return _Recorded.apply(x, weight, bias, *geometry)
-    return _compute(x, weight, bias, *geometry)
+    return _Plan(part, (stride, padding, dilation), choose_backend(x, weight, plain=plain))
+
+
+def _is_recorded(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and (
+        x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    )
 
 
 def choose_backend(x: Tensor, *kernels: Tensor, plain: bool = False) -> str:
@@ -101,7 +156,7 @@ def _wants_plain_convolution(
     """Tell whether the CPU backends have nothing to add: then even the overhead of an operator is too much."""
     if x.device.type != 'cpu' or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+    if _is_recorded(x, weight, bias):
         return False
     if not aten.is_plain(x, weight, stride, padding, dilation):
         return False
@@ -152,6 +207,8 @@ def check(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sides, dilati
     for name, tensor in (('weight', weight), ('bias', bias)):
         if tensor is not None and tensor.dtype != x.dtype:
             raise ValueError(f'{name} must have the dtype of x, {x.dtype}; got {tensor.dtype}')
+        if tensor is not None and tensor.device != x.device:
+            raise ValueError(f'{name} must be on the device of x, {x.device}; got {tensor.device}')
     left, right, top, bottom = padding
     height, width = shape[2] + top + bottom, shape[3] + left + right
     reach = dilation[0] * (kernel_shape[2] - 1) + 1, dilation[1] * (kernel_shape[3] - 1) + 1

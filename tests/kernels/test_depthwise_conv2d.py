@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from sw_mm.kernels import depthwise_conv2d, depthwise_macs, use_backend
-from sw_mm.kernels.depthwise_conv2d import aten, reference
+from sw_mm.kernels.depthwise_conv2d import aten, op, reference
 
 forward = torch.ops.sw_mm.depthwise_conv2d
 input_grad = torch.ops.sw_mm.depthwise_conv2d_input_grad
@@ -187,6 +187,32 @@ def test_arguments_can_be_said_in_many_ways():
         depthwise_conv2d(x, weight, None, 2, 3, (2, 1)),
         F.conv2d(x, weight, stride=2, padding=3, dilation=(2, 1), groups=3),
     )
+
+
+def test_equal_calls_are_planned_once_and_others_anew(monkeypatch):
+    monkeypatch.setattr(op, '_plans', {})
+    x, weight, bias = random_inputs((6, 9), (3, 5), torch.float32)
+    for _ in range(2):
+        depthwise_conv2d(x, weight, bias, padding=(1, 2))
+        assert len(op._plans) == 1
+    with pytest.raises(ValueError, match=r'^stride '):
+        depthwise_conv2d(x, weight, bias, True, (1, 2))
+    expected = depthwise_conv2d(x, weight, bias, 2, (1, 2))
+    torch.testing.assert_close(depthwise_conv2d(x, weight, bias, [2, 2], [1, 2]), expected)
+    assert depthwise_conv2d(x[:, :, 1:], weight, bias, padding=(1, 2)).shape == (2, 3, 5, 9)
+    with use_backend('reference'):
+        assert 'Convolution' in type(depthwise_conv2d(x, weight, bias, padding=(1, 2)).grad_fn).__name__
+    assert len(op._plans) == 4
+    monkeypatch.setattr(op, '_MOST_PLANS', 4)
+    depthwise_conv2d(x, weight, None, padding=(1, 2))
+    assert len(op._plans) == 1
+
+
+def test_the_meta_device():
+    x, weight, bias = (tensor.to('meta') for tensor in random_inputs((6, 9), (3, 5), torch.float32))
+    assert depthwise_conv2d(x, weight, bias, padding=(1, 2)).shape == x.shape
+    with pytest.raises(ValueError, match=r'^weight must be on the device of x, meta; got cpu'):
+        depthwise_conv2d(x, torch.zeros(3, 1, 3, 5), bias)
 
 
 def test_autocast_casts_and_gives_gradients_in_the_input_dtype():

@@ -173,6 +173,19 @@ def test_fp64_is_refused():
         depthwise_conv2d(x, weight, padding=5)
 
 
+def test_operators_called_by_themselves_are_checked():
+    x, weight, _, grad = tensors(GEOMETRIES['rows'])
+    steps = *GEOMETRIES['rows'][2:], 'native'
+    for call in (
+        lambda: torch.ops.sw_mm.depthwise_conv2d(x, weight[:2], None, *steps),
+        lambda: torch.ops.sw_mm.depthwise_conv2d_input_grad(grad, weight.repeat(1, 2, 1, 1), x.shape[2:], *steps),
+        lambda: torch.ops.sw_mm.depthwise_conv2d_weight_grad(x, grad[:1], weight.shape[2:], *steps),
+        lambda: torch.ops.sw_mm.depthwise_conv2d_weight_grad(x[0], grad[0], weight.shape[2:], *steps),
+    ):
+        with pytest.raises(ValueError, match='must'):
+            call()
+
+
 SCRIPT = """
 import torch
 from torch.nn import functional as F
