@@ -37,7 +37,7 @@ constexpr int LANES = 4, MOST_COLUMNS = 6;
 #endif
 
 typedef float Lanes __attribute__((vector_size(4 * LANES)));
-typedef Lanes Unaligned __attribute__((aligned(4)));
+typedef Lanes Unaligned __attribute__((aligned(4), may_alias));
 typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
 typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
