@@ -7,6 +7,7 @@ from contextvars import ContextVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import _native
 
@@ -19,7 +20,6 @@ _chosen: ContextVar[str | None] = ContextVar('sw_mm_kernels_backend', default=No
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 _library = torch.library.Library('sw_mm', 'FRAGMENT')  # takes its registrations along when it is deleted
 _PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
-_is_transformed = torch._C._are_functorch_transforms_active
 # PyTorch before 2.7 cannot tell an export from a compilation.
 _is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
 
@@ -82,8 +82,9 @@ def unusable(name: str) -> str | None:
 def choose(device: torch.device, preferred: str, unsupported: Callable[[str], str | None]) -> str:
     """Choose the backend of a call.
 
-    Without data (on the meta device), in an exported or traced program and under the transforms of ``torch.func``, that
-    is always ``'reference'``: plain convolutions, which every runtime and transform knows.
+    Without data (on the meta device), in an exported or traced program, in forward-mode differentiation and under the
+    transforms of ``torch.func``, that is always ``'reference'``: plain convolutions, which every runtime and transform
+    knows.
 
     Args:
         device: Where the tensors are.
@@ -129,19 +130,29 @@ def is_eager(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Tell whether an operator can be computed without going through PyTorch's dispatcher.
 
     It cannot if something wants to see the operator: a compiler, a tracer, a mode that counts or fakes, a transform of
-    functions, a subclass of tensors. Under autocast, the operator keeps what computes it from being cast.
+    functions, a profiler, a subclass of tensors. Under autocast, the operator keeps what computes it from being cast.
     """
     return (
-        type(x) in _PLAIN_TENSORS
-        and type(weight) in _PLAIN_TENSORS
-        and (bias is None or type(bias) in _PLAIN_TENSORS)
+        not torch.compiler.is_compiling()
+        and _is_plain(x)
+        and _is_plain(weight)
+        and (bias is None or _is_plain(bias))
         and (x.is_cpu or x.is_cuda)
-        and not torch.compiler.is_compiling()
         and not torch._C._is_tracing()
         and not torch._C._len_torch_dispatch_stack()
         and not _is_transformed()
         and not torch.is_autocast_enabled(x.device.type)
+        and not torch.autograd._profiler_enabled()
     )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Tell whether the memory of a tensor holds its numbers."""
+    return type(tensor) in _PLAIN_TENSORS and not tensor.is_neg() and not tensor._is_zerotensor()
+
+
+def _is_transformed() -> bool:
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def register_autocast(*names: str, cast: bool = True) -> None:

@@ -1,8 +1,8 @@
 // Depthwise convolutions on a CPU, compiled for it when they are first needed; _native.py holds the other end.
 //
 // A vector register holds as many neighbouring channels as fit, LANES, so that a convolution needs no shuffling. A task
-// is a block of LANES channels of one image: it is copied into a scratch buffer that stays in the L2 cache, whatever the
-// layout and type of the tensor, convolved there in fp32, and copied back. All passes come down to one sum,
+// is a block of LANES channels of one image: it is copied into a scratch buffer that stays in the L2 cache, whatever
+// the layout and type of the tensor, convolved there in fp32, and copied back. All passes come down to one sum,
 //
 //     out[i, j] += sum over a, b of kernel[a, b] * x[i + a - top, j + b - left],
 //
@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -93,7 +94,8 @@ struct Grid {
     }
 };
 
-INLINE Unaligned &lanes(float *pixel) { return *reinterpret_cast<Unaligned *>(pixel); }
+// A pointer: of a reference, Clang would assume the alignment of whole vectors.
+INLINE Unaligned *lanes(float *pixel) { return reinterpret_cast<Unaligned *>(pixel); }
 
 // Keep a value in a register; else the compiler would load it again for every use.
 INLINE void keep(Lanes &value) {
@@ -117,10 +119,10 @@ template <int FIRST, int ROWS, int FROM, int TO, int R, int T>
 INLINE void step(Lanes (&sums)[R][T], Cursor &at, const Grid &kernel) {
     Lanes taps[R];
 #pragma GCC unroll 2
-    for (int r = FIRST; r < FIRST + ROWS; ++r) taps[r] = lanes(at.taps - r * kernel.row);
+    for (int r = FIRST; r < FIRST + ROWS; ++r) taps[r] = *lanes(at.taps - r * kernel.row);
 #pragma GCC unroll 16
     for (int t = FROM; t < TO; ++t) {
-        Lanes pixel = lanes(at.pixel + t * LANES);
+        Lanes pixel = *lanes(at.pixel + t * LANES);
         keep(pixel);
 #pragma GCC unroll 2
         for (int r = FIRST; r < FIRST + ROWS; ++r) sums[r][t] += pixel * taps[r];
@@ -131,7 +133,8 @@ INLINE void step(Lanes (&sums)[R][T], Cursor &at, const Grid &kernel) {
 // Taps that meet no pixel left of the map's edge only from column T - 1, T - 2, ..., 1 on.
 template <int FIRST, int ROWS, int R, int T, int... I>
 INLINE void enter(Lanes (&sums)[R][T], Cursor &at, const Grid &kernel, std::integer_sequence<int, I...>) {
-    ((at.start == I + 1 - T && at.tap < kernel.columns ? step<FIRST, ROWS, T - 1 - I, T>(sums, at, kernel) : void()), ...);
+    ((at.start == I + 1 - T && at.tap < kernel.columns ? step<FIRST, ROWS, T - 1 - I, T>(sums, at, kernel) : void()),
+     ...);
 }
 
 // Taps that meet a pixel up to column T - 1, T - 2, ..., 1 only, the rest being right of the map's edge.
@@ -177,7 +180,8 @@ __attribute__((noinline)) void tile(
     const int64_t last = top - i + x.rows;
     int64_t a = std::max<int64_t>(0, top - i);
     const auto row = [&](int64_t a) __attribute__((always_inline)) { return x.at(i + a - top, 0); };
-    for (const int64_t stop = std::min<int64_t>(R == 1 ? kernel.rows : std::min<int64_t>(1, kernel.rows), last); a < stop; ++a)
+    const int64_t alone = R == 1 ? kernel.rows : std::min<int64_t>(1, kernel.rows);
+    for (const int64_t stop = std::min(alone, last); a < stop; ++a)
         slide<0, 1>(sums, row(a), x.columns, kernel.at(a, 0), kernel, j - left);
     if constexpr (R == 2) {
         for (const int64_t stop = std::min(kernel.rows, last); a < stop; ++a)
@@ -191,7 +195,7 @@ __attribute__((noinline)) void tile(
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
         for (int t = 0; t < T; ++t) {
-            Unaligned &pixel = lanes(out.at(i + r, j + t));
+            Unaligned &pixel = *lanes(out.at(i + r, j + t));
             pixel = start.add ? pixel + sums[r][t] : sums[r][t];
         }
 }
@@ -215,7 +219,7 @@ Tiles tiles_of(int64_t width, std::integer_sequence<int, T...>) {
 
 void fill(const Grid &out, const Lanes &value) {
     for (int64_t i = 0; i < out.rows; ++i)
-        for (int64_t j = 0; j < out.columns; ++j) lanes(out.at(i, j)) = value;
+        for (int64_t j = 0; j < out.columns; ++j) *lanes(out.at(i, j)) = value;
 }
 
 // The sum at the head of this file. Pixels of `x` lie close to each other.
@@ -240,27 +244,31 @@ int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
 Grid compact(const Grid &x, float *buffer) {
     const Grid out{buffer, x.rows, x.columns, x.columns * LANES, LANES};
     for (int64_t i = 0; i < x.rows; ++i)
-        for (int64_t j = 0; j < x.columns; ++j) lanes(out.at(i, j)) = lanes(x.at(i, j));
+        for (int64_t j = 0; j < x.columns; ++j) *lanes(out.at(i, j)) = *lanes(x.at(i, j));
     return out;
 }
 
-// Call a function for every pair of an output's lattice, of pixels `tap` apart, with a kernel's, of taps `output` apart.
-// On both axes they meet the same lattice of the map, (output * tap) apart, at `first` and from pixel `shift` of it on.
+// Call a function for every pair of an output's lattice, of pixels `tap` apart, with a kernel's, of taps `output`
+// apart. On both axes they meet the same lattice of the map, (output * tap) apart, at `first` and from pixel `shift` of
+// it on.
 struct Meeting {
     int64_t output, tap, first, shift;
 };
 
 template <typename F>
-void for_meetings(const Axis &v, const Axis &h, F &&function) {
+void for_meetings(const Axis &v, const Axis &h, const Grid &out, const Grid &kernel, F &&function) {
     auto meet = [](const Axis &axis, int64_t output, int64_t tap) {
         const int64_t step = axis.output * axis.tap, at = output * axis.output + tap * axis.tap - axis.padding;
         const int64_t shift = floor_div(at, step);
         return Meeting{output, tap, at - shift * step, shift};
     };
-    for (int64_t i = 0; i < v.tap; ++i)
-        for (int64_t j = 0; j < h.tap; ++j)
-            for (int64_t a = 0; a < v.output; ++a)
-                for (int64_t b = 0; b < h.output; ++b) function(meet(v, i, a), meet(h, j, b));
+    // Beyond the first, lattices that steps longer than a side leave empty add nothing.
+    auto lattices = [](int64_t step, int64_t side) { return std::max<int64_t>(1, std::min(step, side)); };
+    for (int64_t i = 0; i < lattices(v.tap, out.rows); ++i)
+        for (int64_t j = 0; j < lattices(h.tap, out.columns); ++j)
+            for (int64_t a = 0; a < lattices(v.output, kernel.rows); ++a)
+                for (int64_t b = 0; b < lattices(h.output, kernel.columns); ++b)
+                    function(meet(v, i, a), meet(h, j, b));
 }
 
 // Convolve: out[i, j] += sum of kernel[a, b] * x[where i and a meet, where j and b meet].
@@ -268,7 +276,7 @@ void gather(
     const Grid &out, const Grid &x, const Grid &kernel, const Axis &v, const Axis &h, float *buffer, const Start &start
 ) {
     const int64_t down = v.output * v.tap, across = h.output * h.tap;
-    for_meetings(v, h, [&](const Meeting &y, const Meeting &z) {
+    for_meetings(v, h, out, kernel, [&](const Meeting &y, const Meeting &z) {
         const Grid met = x.lattice(y.first, z.first, down, across);
         const bool add = start.add || y.tap || z.tap;
         correlate(
@@ -284,7 +292,7 @@ void scatter(
 ) {
     const int64_t down = v.output * v.tap, across = h.output * h.tap;
     if (down * across > 1 && !start.add) fill(x, start.value);
-    for_meetings(v, h, [&](const Meeting &y, const Meeting &z) {
+    for_meetings(v, h, grad, kernel, [&](const Meeting &y, const Meeting &z) {
         const Grid taps = kernel.lattice(y.tap, z.tap, v.output, h.output).flipped();
         const Grid met = grad.lattice(y.output, z.output, v.tap, h.tap);
         const Start from = down * across > 1 ? Start{true, {}} : start;
@@ -378,7 +386,8 @@ void read_as(const Map &map, int64_t image, const Block &block, const Grid &pixe
     const T *origin = reinterpret_cast<const T *>(map.data) + image * map.image + block.channel * map.channel;
     if (map.channel == 1 && block.stop == LANES) {
         for (int64_t i = 0; i < map.height; ++i)
-            for (int64_t j = 0; j < map.width; ++j) lanes(pixels.at(i, j)) = load(origin + i * map.row + j * map.column);
+            for (int64_t j = 0; j < map.width; ++j)
+                *lanes(pixels.at(i, j)) = load(origin + i * map.row + j * map.column);
         return;
     }
     const T *channels[LANES];
@@ -393,13 +402,13 @@ void read_as(const Map &map, int64_t image, const Block &block, const Grid &pixe
             for (int l = 0; l < LANES; ++l) square[l] = load(channels[l] + done);
             transpose(square);
 #pragma GCC unroll 16
-            for (int l = 0; l < LANES; ++l, ++pixel) lanes(*pixel) = square[l];
+            for (int l = 0; l < LANES; ++l, ++pixel) *lanes(*pixel) = square[l];
         }
     for (; done < area; ++done, ++pixel) {
         const int64_t offset = done / map.width * map.row + done % map.width * map.column;
         T numbers[LANES];
         for (int l = 0; l < LANES; ++l) numbers[l] = channels[l][offset];
-        lanes(*pixel) = load(numbers);
+        *lanes(*pixel) = load(numbers);
     }
 }
 
@@ -424,9 +433,9 @@ void write_as(const Map &map, int64_t image, const Block &block, const Grid &pix
             for (int64_t j = 0; j < map.width; ++j) {
                 T *to = origin + i * map.row + j * map.column;
                 if (block.whole())
-                    store(to, lanes(pixels.at(i, j)));
+                    store(to, *lanes(pixels.at(i, j)));
                 else
-                    store_from(block.first, to, lanes(pixels.at(i, j)));
+                    store_from(block.first, to, *lanes(pixels.at(i, j)));
             }
         return;
     }
@@ -437,7 +446,7 @@ void write_as(const Map &map, int64_t image, const Block &block, const Grid &pix
         for (; done + LANES <= area; done += LANES) {
             Lanes square[LANES];
 #pragma GCC unroll 16
-            for (int l = 0; l < LANES; ++l, ++pixel) square[l] = lanes(*pixel);
+            for (int l = 0; l < LANES; ++l, ++pixel) square[l] = *lanes(*pixel);
             transpose(square);
 #pragma GCC unroll 16
             for (int l = 0; l < LANES; ++l)
@@ -445,7 +454,7 @@ void write_as(const Map &map, int64_t image, const Block &block, const Grid &pix
         }
     for (; done < area; ++done, ++pixel) {
         T numbers[LANES];
-        store(numbers, lanes(*pixel));
+        store(numbers, *lanes(*pixel));
         T *to = origin + done / map.width * map.row + done % map.width * map.column;
         for (int64_t l = block.first; l < block.stop; ++l) to[l * map.channel] = numbers[l];
     }
@@ -490,9 +499,10 @@ Grid dense(const Map &map, float *buffer, bool columns = false) {
 // Lines of sums follow the longer side of the kernels: rows, or columns.
 bool along_columns(const Map &kernel) { return kernel.height > kernel.width; }
 
-// Hand out tasks to threads, a few neighbours at a time; `Worker` has scratch memory of its own.
+// Hand out tasks to threads, a few neighbours at a time; `Worker` has scratch memory of its own. False if there is too
+// little memory for a single one.
 template <typename Worker, typename Job>
-void run(const Job &job, int64_t tasks, Parallel parallel, int64_t threads) {
+bool run(const Job &job, int64_t tasks, Parallel parallel, int64_t threads) {
     struct Shared {
         const Job &job;
         int64_t tasks, grain;
@@ -500,9 +510,13 @@ void run(const Job &job, int64_t tasks, Parallel parallel, int64_t threads) {
     } shared{job, tasks, std::max<int64_t>(1, tasks / (4 * threads)), {0}};
     void (*work)(void *) = [](void *data) {
         Shared &shared = *static_cast<Shared *>(data);
-        Worker worker(shared.job);
-        for (int64_t task; (task = shared.next.fetch_add(shared.grain)) < shared.tasks;)
-            for (const int64_t stop = std::min(task + shared.grain, shared.tasks); task < stop; ++task) worker(task);
+        try {
+            Worker worker(shared.job);
+            for (int64_t task; (task = shared.next.fetch_add(shared.grain)) < shared.tasks;)
+                for (const int64_t stop = std::min(task + shared.grain, shared.tasks); task < stop; ++task)
+                    worker(task);
+        } catch (const std::bad_alloc &) {  // before it took a task: that is left to the others
+        }
     };
     threads = std::min(threads, tasks);
     if (threads <= 1) {
@@ -511,21 +525,27 @@ void run(const Job &job, int64_t tasks, Parallel parallel, int64_t threads) {
         parallel(work, &shared, threads, 0);
     } else {
         std::vector<std::thread> others;
-        for (int64_t i = 1; i < threads; ++i) others.emplace_back(work, &shared);
+        try {
+            for (int64_t i = 1; i < threads; ++i) others.emplace_back(work, &shared);
+        } catch (const std::system_error &) {  // fewer do as well
+        }
         work(&shared);
         for (std::thread &other : others) other.join();
     }
+    return shared.next >= tasks;
 }
 
 // ------------------------------------------------------------------------------------------------------------- jobs
 
-// A band: the rows that a task computes, and those of the map (or, transposed, of the output's gradient) that they need.
+// A band: the rows that a task computes, and those of the map (or, transposed, of the output's gradient) that they
+// need.
 struct Band {
     Map source, result;
     Axis vertical;
 };
 
-// Bands are cut so that what a task reads and writes stays in the L2 cache, if kernels are not too tall for that.
+// Bands are cut so that what a task reads and writes stays in the L2 cache, if kernels are not too tall for that, nor
+// maps too wide: a band is as wide as the map.
 constexpr int64_t MOST_PIXELS = (512 << 10) / sizeof(Lanes);
 
 int64_t divide_up(int64_t a, int64_t b) { return -floor_div(-a, b); }
@@ -575,7 +595,7 @@ class Source {
     Grid get(const Map &map, int64_t image, const Block &block, bool columns) {
         const Grid grid = dense(map, buffers[columns], columns);
         Map &known = held[columns];
-        if (known.data != map.data || known.height != map.height) read(map, image, block, grid);
+        if (std::memcmp(&known, &map, sizeof map)) read(map, image, block, grid);
         known = map;
         return grid;
     }
@@ -605,7 +625,7 @@ struct Convolutions {
     std::vector<Buffer> kernels;  // of each branch, block by block
 
     int64_t blocks() const { return blocks_of(channels); }
-    int64_t bands() const { return divide_up(results[0].map.height, band); }
+    int64_t bands() const { return band ? divide_up(results[0].map.height, band) : 0; }
 
     Grid kernel(int64_t branch, int64_t index) const {
         const Map &map = branches[branch].kernel;
@@ -728,11 +748,12 @@ class Differentiate {
 
 extern "C" {
 
-// Branches of the same result follow each other. Transposed, they are gradients with respect to the input.
-void sw_mm_convolve(
+// Branches of the same result follow each other. Transposed, they are gradients with respect to the input. Both
+// functions return 0, or 1 if there is too little memory.
+int sw_mm_convolve(
     const Branch *branches, int64_t count, const Result *results, int64_t images, int64_t channels, int64_t transposed,
     Parallel parallel, int64_t threads
-) {
+) try {
     Convolutions job{branches, results, count, images, channels, transposed != 0, results[0].map.height, 0, {}};
     for (int64_t n = 0; n < count; ++n) {
         const Branch &branch = branches[n];
@@ -747,11 +768,14 @@ void sw_mm_convolve(
         const int64_t rows = reach(branch.vertical, branch.kernel.height, job.band, job.transposed);
         job.pixels = std::max(job.pixels, std::min(rows, branch.source.height) * branch.source.width);
     }
-    run<Pack>(job, job.blocks(), parallel, threads);
-    run<Convolve>(job, job.blocks() * job.bands() * images, parallel, threads);
+    const bool done = run<Pack>(job, job.blocks(), parallel, threads) &&
+                      run<Convolve>(job, job.blocks() * job.bands() * images, parallel, threads);
+    return done ? 0 : 1;
+} catch (const std::bad_alloc &) {
+    return 1;
 }
 
-void sw_mm_weight_grads(
+int sw_mm_weight_grads(
     const Map *x, const Gradient *gradients, int64_t count, int64_t images, int64_t channels, int64_t splits,
     Parallel parallel, int64_t threads
 ) {
@@ -765,6 +789,6 @@ void sw_mm_weight_grads(
         const int64_t rows = reach(gradients[n].vertical, gradients[n].taps.height, job.band, false);
         job.pixels = std::max(job.pixels, std::min(rows, x->height) * x->width);
     }
-    run<Differentiate>(job, job.blocks() * splits, parallel, threads);
+    return run<Differentiate>(job, job.blocks() * splits, parallel, threads) ? 0 : 1;
 }
 }

@@ -43,7 +43,7 @@ unusable._dynamo_marked_constant = True
 def _failure() -> str | None:
     try:
         library()
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         return str(error)
     return None
 
@@ -54,27 +54,32 @@ def library() -> ctypes.CDLL:
 
     Raises:
         OSError: If there is no compiler, or it cannot compile them.
+        ValueError: If the environment variable ``CXX`` is no command.
         subprocess.SubprocessError: If it takes too long.
     """
     vectors = next(
         (flags for name, flags in _VECTORS.items() if torch.backends.cpu.get_cpu_capability().startswith(name)), ()
     )
     flags = *_FLAGS, *vectors
-    key = hashlib.sha256(b'\0'.join((_SOURCE.read_bytes(), platform.machine().encode(), *map(str.encode, flags))))
-    folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'sw_mm' / 'native'
-    binary = folder / f'{key.hexdigest()}.so'
-    if not binary.exists():
-        binary = _compile(flags, binary)
-    library = ctypes.CDLL(str(binary))
+    origin = platform.machine(), *platform.libc_ver(), *flags
+    key = hashlib.sha256(b'\0'.join((_SOURCE.read_bytes(), *map(str.encode, origin)))).hexdigest()
+    try:
+        binary = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'sw_mm' / 'native' / f'{key}.so'
+    except RuntimeError:  # there is no home
+        binary = None
+    try:
+        library = ctypes.CDLL(str(binary))
+    except OSError:  # not yet made, or not for this system
+        library = _compile(flags, binary)
     number, pointer = ctypes.c_int64, ctypes.c_void_p
     library.sw_mm_convolve.argtypes = [pointer, number, pointer, number, number, number, pointer, number]
     library.sw_mm_weight_grads.argtypes = [pointer, pointer, number, number, number, number, pointer, number]
-    library.sw_mm_convolve.restype = library.sw_mm_weight_grads.restype = None
     return library
 
 
-def _compile(flags: Sequence[str], binary: Path) -> Path:
-    named = os.environ.get('CXX')
+def _compile(flags: Sequence[str], binary: Path | None) -> ctypes.CDLL:
+    """Compile the kernels, load them, and keep them under a path, if that can be written to."""
+    named = (os.environ.get('CXX') or '').strip()
     commands = [shlex.split(named)] if named else [[name] for name in _COMPILERS]
     command = next((command for command in commands if shutil.which(command[0])), None)
     if command is None:
@@ -82,28 +87,33 @@ def _compile(flags: Sequence[str], binary: Path) -> Path:
             f'CXX names {named!r}, which is not found' if named else f'none of {", ".join(_COMPILERS)} is on the PATH'
         )
         raise FileNotFoundError(f'there is no C++ compiler to make them: {tried}; install one, or set CXX to it')
-    try:
-        binary.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.mkdtemp(dir=binary.parent)
-    except OSError:  # nothing can be kept here
-        folder = tempfile.mkdtemp()
-        binary = Path(folder) / binary.name
     logging.getLogger(__name__).info('compiling the CPU kernels with %s, once', command[0])
-    made = Path(folder) / 'kernels.so'
-    result = subprocess.run(
-        [*command, *flags, str(_SOURCE), '-o', str(made)],
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-        check=False,
-    )
-    if result.returncode:
-        shutil.rmtree(folder)
-        raise OSError(f'{command[0]} cannot compile them: {result.stderr.strip()[-500:]}')
-    made.replace(binary)  # at once, so that processes that start together do not meet half a file
-    if binary.parent != Path(folder):
-        shutil.rmtree(folder)
-    return binary
+    with _folder_beside(binary) as folder:
+        made = Path(folder) / 'kernels.so'
+        result = subprocess.run(
+            [*command, *flags, str(_SOURCE), '-o', str(made)],
+            capture_output=True,
+            text=True,
+            errors='replace',
+            timeout=_SECONDS,
+            check=False,
+        )
+        if result.returncode:
+            raise OSError(f'{command[0]} cannot compile them: {result.stderr.strip()[-500:]}')
+        library = ctypes.CDLL(str(made))
+        if binary is not None and made.parents[1] == binary.parent:
+            made.replace(binary)  # at once, so that processes that start together do not meet half a file
+    return library
+
+
+def _folder_beside(binary: Path | None) -> tempfile.TemporaryDirectory:
+    try:
+        if binary is not None:
+            binary.parent.mkdir(parents=True, exist_ok=True)
+            return tempfile.TemporaryDirectory(dir=binary.parent)
+    except OSError:  # nothing can be kept here
+        pass
+    return tempfile.TemporaryDirectory()
 
 
 @cache

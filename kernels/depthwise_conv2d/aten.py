@@ -105,7 +105,7 @@ def input_grad(grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, pad
     grad, weight = _in_computable_dtype(grad, weight)
     symmetric, rest = _symmetric_part(padding)
     padded_size = input_size[0] + rest[2] + rest[3], input_size[1] + rest[0] + rest[1]
-    x = torch.empty(*grad.shape[:2], *padded_size, dtype=grad.dtype, memory_format=memory_format)
+    x = torch.empty(*grad.shape[:2], *padded_size, dtype=grad.dtype, device=grad.device, memory_format=memory_format)
     out, _ = _native_grads(grad, x, weight, stride, symmetric, dilation, (True, False))
     out = F.pad(out, [-side for side in rest]) if any(rest) else out
     return out.to(dtype).contiguous(memory_format=memory_format)

@@ -17,6 +17,7 @@ from .geometry import Pair, Sides, memory_format_of, output_size
 
 Geometry = tuple[Pair, Sides, Pair]  # stride, padding, dilation
 
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _TYPES = {torch.float32: 0, torch.bfloat16: 1}
 # Up to so many taps that a pixel meets, a convolution of a channels_last map moves more than it computes, and oneDNN
 # does so better, since it needs no copy. It is more on maps from a certain size on, and in bf16.
@@ -97,17 +98,19 @@ def convolve(
         The results, in the dtype and memory format of the first source.
     """
     first = sources[0]
+    _check(first, sources, geometries, kernels, bias)
     images, channels = first.shape[:2]
-    _check(first, sources, kernels)
     sources, kernels = ([_readable(tensor) for tensor in tensors] for tensors in (sources, kernels))
     results = [
-        torch.empty(images, channels, *size, dtype=sources[0].dtype, memory_format=memory_format_of(first))
+        torch.empty(
+            images, channels, *size, dtype=sources[0].dtype, device='cpu', memory_format=memory_format_of(first)
+        )
         for _ in (sources[:1] if summed else sources)
     ]
     bias = None if bias is None else bias.float().contiguous()
     biases = [0 if bias is None else bias.data_ptr(), *[0] * len(results)]
     branches = zip(sources, kernels, geometries, strict=True)
-    _native.library().sw_mm_convolve(
+    failed = _native.library().sw_mm_convolve(
         _packed(
             (*_map(source), *_kernel(kernel), *_axes(*geometry), 0 if summed else index)
             for index, (source, kernel, geometry) in enumerate(branches)
@@ -120,6 +123,8 @@ def convolve(
         _native.openmp(),
         torch.get_num_threads(),
     )
+    if failed:
+        raise MemoryError(f'there is not enough memory to convolve a map of shape {tuple(first.shape)}')
     return [result.to(first.dtype) for result in results]
 
 
@@ -137,13 +142,15 @@ def weight_grads(
     Returns:
         Gradients ``(C, 1, kh, kw)`` in the dtype of ``x``.
     """
+    _check(x, [x, *grads], geometries)
+    if any(grad.shape != grads[0].shape for grad in grads):
+        raise ValueError(f'gradients must be of one shape; got {[tuple(grad.shape) for grad in grads]}')
     images, channels = x.shape[:2]
-    _check(x, grads)
     parts = max(min(images, -(-_CHANNELS // max(channels, 1))), 1)
     source, grads = _readable(x), [_readable(grad) for grad in grads]
-    partial = [torch.empty(parts, channels, *size) for size in kernel_sizes]
+    partial = [torch.empty(parts, channels, *size, dtype=torch.float32, device='cpu') for size in kernel_sizes]
     gradients = zip(grads, partial, geometries, strict=True)
-    _native.library().sw_mm_weight_grads(
+    failed = _native.library().sw_mm_weight_grads(
         _packed([_map(source)]),
         _packed((*_map(grad), *_map(taps), *_axes(*geometry)) for grad, taps, geometry in gradients),
         len(grads),
@@ -153,6 +160,8 @@ def weight_grads(
         _native.openmp(),
         torch.get_num_threads(),
     )
+    if failed:
+        raise MemoryError(f'there is not enough memory for the gradient of kernels on a map of shape {tuple(x.shape)}')
     return [(taps.sum(dim=0) if parts > 1 else taps[0]).unsqueeze(1).to(x.dtype) for taps in partial]
 
 
@@ -160,17 +169,28 @@ def _is_channels_last(x: Tensor) -> bool:
     return x.dtype in _TYPES and memory_format_of(x) is torch.channels_last
 
 
-def _check(first: Tensor, maps: Sequence[Tensor], kernels: Sequence[Tensor] = ()) -> None:
+def _check(
+    first: Tensor,
+    maps: Sequence[Tensor],
+    geometries: Sequence[Geometry],
+    kernels: Sequence[Tensor] = (),
+    bias: Tensor | None = None,
+) -> None:
     """The kernels read memory: whoever calls the operators by themselves gets an error instead of a crash."""
+    for tensor in (*maps, *kernels, *(() if bias is None else (bias,))):
+        if not tensor.is_cpu or tensor.dtype not in _DTYPES:
+            raise ValueError(f'tensors must be {_DTYPES} on the CPU; got {tensor.dtype} on {tensor.device}')
     for tensor in maps:
-        if tensor.shape[:2] != first.shape[:2]:
+        if tensor.dim() != 4 or tensor.shape[:2] != first.shape[:2]:
             raise ValueError(f'maps must have the shape {tuple(first.shape[:2])} + (H, W); got {tuple(tensor.shape)}')
     for kernel in kernels:
-        if kernel.shape[:2] != (first.shape[1], 1):
+        if kernel.dim() != 4 or kernel.shape[:2] != (first.shape[1], 1):
             raise ValueError(f'kernels must be ({first.shape[1]}, 1, kh, kw); got {tuple(kernel.shape)}')
-    for tensor in (first, *maps, *kernels):
-        if not tensor.is_cpu or tensor.dim() != 4:
-            raise ValueError(f'maps and kernels must have four dimensions and be on the CPU; got {tensor.dim()}')
+    if bias is not None and bias.shape != first.shape[1:2]:
+        raise ValueError(f'bias must have shape ({first.shape[1]},); got {tuple(bias.shape)}')
+    for stride, _, dilation in geometries:
+        if min(*stride, *dilation) < 1:
+            raise ValueError(f'stride and dilation must be positive; got {stride} and {dilation}')
 
 
 def _readable(tensor: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def _remembered_plan(x: Tensor, weight: Tensor, bias: Tensor | None, *steps: obj
         x.stride(),
         _is_recorded(x, weight, bias),
         steps,
-        *map(type, steps),  # True is no number of pixels
+        *(tuple(map(type, step)) if type(step) is tuple else type(step) for step in steps),  # True is no number
         _dispatch.request(),
     )
     try:
@@ -202,6 +202,8 @@ def check(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sides, dilati
         raise ValueError(f'x must be (N, C, H, W); got shape {tuple(shape)}')
     if len(kernel_shape) != 4 or kernel_shape[0] != shape[1] or kernel_shape[1] != 1:
         raise ValueError(f'weight must be (C, 1, kh, kw) with C = {shape[1]} as in x; got {tuple(kernel_shape)}')
+    if min(kernel_shape[2:]) < 1:
+        raise ValueError(f'weight must have at least one tap each way; got {tuple(kernel_shape)}')
     if bias is not None and bias.shape != kernel_shape[:1]:
         raise ValueError(f'bias must have shape ({kernel_shape[0]},); got {tuple(bias.shape)}')
     for name, tensor in (('weight', weight), ('bias', bias)):

@@ -197,6 +197,8 @@ def test_equal_calls_are_planned_once_and_others_anew(monkeypatch):
         assert len(op._plans) == 1
     with pytest.raises(ValueError, match=r'^stride '):
         depthwise_conv2d(x, weight, bias, True, (1, 2))
+    with pytest.raises(ValueError, match=r'^padding '):
+        depthwise_conv2d(x, weight, bias, padding=(1, 2.0))
     expected = depthwise_conv2d(x, weight, bias, 2, (1, 2))
     torch.testing.assert_close(depthwise_conv2d(x, weight, bias, [2, 2], [1, 2]), expected)
     assert depthwise_conv2d(x[:, :, 1:], weight, bias, padding=(1, 2)).shape == (2, 3, 5, 9)
@@ -338,6 +340,7 @@ def test_macs_count_the_cropped_kernel():
         ('dilation', {'dilation': (1, 2, 3)}),
         ('dilation', {'dilation': '22'}),
         ('dilation', {'dilation': None}),
+        ('weight', {'weight': torch.zeros(3, 1, 0, 3)}),
         ('padding', {'padding': 'same'}),
         ('padding', {'padding': (True, 1)}),
         ('padding', {'padding': (1, 1, 1)}),

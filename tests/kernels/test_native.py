@@ -173,10 +173,69 @@ def test_fp64_is_refused():
         depthwise_conv2d(x, weight, padding=5)
 
 
+def test_gradients_in_one_memory_are_told_apart():
+    """A map's gradient and its transpose share an address, a height and a width."""
+    paddings = [3, 3, 1, 1, 5, 5, 1, 1, 1, 1, 1, 1]
+    kernels = [torch.randn(2, 1, *size) for size in ((3, 7), (3, 11), (3, 3))]
+    grad = torch.randn(2, 2, 9, 9)
+    grads = [grad, grad.transpose(2, 3), grad.transpose(0, 1)]
+    actual = torch.ops.sw_mm.shift_input_grad(grads, kernels, paddings, 'native')
+    doubles = [[tensor.double() for tensor in tensors] for tensors in (grads, kernels)]
+    expected = torch.ops.sw_mm.shift_input_grad(*doubles, paddings, 'aten')
+    assert (actual - expected).norm() <= 2e-6 * expected.norm()
+
+
+def test_settings_of_new_tensors_do_not_matter():
+    geometry = GEOMETRIES['rows']
+    inputs = tensors(geometry, 20)
+    expected = passes(*inputs, geometry[2:])
+    for dtype in (torch.float64, torch.bfloat16):
+        torch.set_default_dtype(dtype)
+        try:
+            with torch.device('meta'):
+                actual = passes(*inputs, geometry[2:])
+        finally:
+            torch.set_default_dtype(torch.float32)
+        for one, other in zip(actual, expected, strict=True):
+            assert torch.equal(one, other)
+
+
+def test_tensors_that_are_not_what_they_hold():
+    weight = torch.randn(3, 1, 3, 5)
+    negative = torch.randn(2, 3, 6, 7, dtype=torch.complex64).conj().imag
+    assert negative.is_neg()
+    for x in (negative, torch._efficientzerotensor(2, 3, 6, 7)):
+        expected = reference.depthwise_conv2d(x.clone(), weight, padding=(2, 2, 1, 1))
+        torch.testing.assert_close(depthwise_conv2d(x, weight, padding=(2, 2, 1, 1)), expected)
+    with torch.autograd.forward_ad.dual_level():
+        x = torch.autograd.forward_ad.make_dual(torch.randn(2, 3, 6, 7), torch.randn(2, 3, 6, 7))
+        tangent = torch.autograd.forward_ad.unpack_dual(depthwise_conv2d(x, weight, padding=(1, 2))).tangent
+        inner = torch.autograd.forward_ad.unpack_dual(x).tangent
+    torch.testing.assert_close(tangent, reference.depthwise_conv2d(inner, weight, padding=(2, 2, 1, 1)))
+
+
+def test_maps_without_rows():
+    x = torch.randn(2, 3, 0, 5, requires_grad=True)
+    weight = torch.randn(3, 1, 3, 3, requires_grad=True)
+    depthwise_conv2d(x, weight, padding=2).sum().backward()
+    assert x.grad.shape == x.shape
+    assert not weight.grad.any()
+
+
+def test_steps_beyond_the_map():
+    geometry = (11, 12), (3, 3), (2, 2**40), (300, 300, 300, 300), (300, 300)
+    assert_right(tensors(geometry, 3), geometry[2:])
+
+
 def test_operators_called_by_themselves_are_checked():
-    x, weight, _, grad = tensors(GEOMETRIES['rows'])
+    x, weight, bias, grad = tensors(GEOMETRIES['rows'])
     steps = *GEOMETRIES['rows'][2:], 'native'
+    wide = [grad, torch.cat([grad, grad], 3)]
     for call in (
+        lambda: torch.ops.sw_mm.depthwise_conv2d(x, weight, bias[:1], *steps),
+        lambda: torch.ops.sw_mm.depthwise_conv2d(x, weight, None, *steps[:2], (0, 1), 'native'),
+        lambda: torch.ops.sw_mm.depthwise_conv2d(x.double(), weight.double(), None, *steps),
+        lambda: torch.ops.sw_mm.shift_weight_grads(x, wide, [weight] * 2, [5, 5, 1, 1] * 2, 'native'),
         lambda: torch.ops.sw_mm.depthwise_conv2d(x, weight[:2], None, *steps),
         lambda: torch.ops.sw_mm.depthwise_conv2d_input_grad(grad, weight.repeat(1, 2, 1, 1), x.shape[2:], *steps),
         lambda: torch.ops.sw_mm.depthwise_conv2d_weight_grad(x, grad[:1], weight.shape[2:], *steps),
@@ -231,6 +290,7 @@ def test_smaller_vectors(capability):
         ({'PATH': ''}, r'no C\+\+ compiler .*none of c\+\+, g\+\+, clang\+\+ is on the PATH'),
         ({'CXX': 'no-such-compiler'}, "CXX names 'no-such-compiler'"),
         ({'CXX': 'false'}, 'false cannot compile them'),
+        ({'CXX': 'g++ "'}, 'No closing quotation'),
     ],
 )
 def test_without_a_compiler_there_is_a_reason_and_another_backend(environment, reason, tmp_path):
@@ -245,6 +305,14 @@ def test_compiled_once(tmp_path):
     made = binary.stat().st_mtime_ns
     assert run(XDG_CACHE_HOME=str(tmp_path), PATH='')[1] == 'usable'
     assert binary.stat().st_mtime_ns == made
+
+
+def test_what_cannot_be_loaded_is_made_anew(tmp_path):
+    run(XDG_CACHE_HOME=str(tmp_path))
+    (binary,) = (tmp_path / 'sw_mm' / 'native').iterdir()
+    binary.write_bytes(b'')
+    assert run(XDG_CACHE_HOME=str(tmp_path))[1] == 'usable'
+    assert binary.stat().st_size
 
 
 def test_a_cache_that_cannot_be_written_does_not_matter(tmp_path):

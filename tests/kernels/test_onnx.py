@@ -73,7 +73,7 @@ def test_depthwise_convolutions(case, dynamic, dynamo, tmp_path):
         assert len(graph.node) == 1
     x = torch.randn(3, 4, *((17, 14) if 2 in dynamic else (12, 13)))
     with torch.no_grad():
-        torch.testing.assert_close(compute(x), layer(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(compute(x), layer(x), rtol=1e-5, atol=5e-5)
 
 
 @pytest.mark.parametrize(('dynamo', 'dynamic'), [(True, (0,)), (True, (0, 2, 3)), (False, (0,)), (False, (0, 2, 3))])
