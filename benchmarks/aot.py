@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sw_mm.kernels._cache import cache_folder
 from sw_mm.kernels.depthwise_conv2d.geometry import crop_to_map
 
 from . import harness, sass, workloads
@@ -160,7 +161,7 @@ def compile_launch(launch: 'Launch', target: str) -> bytes:
 def inspect(cubin: bytes) -> Code:
     """Disassemble a cubin, or remember what came out when it was disassembled before."""
     key = hashlib.sha256(Path(sass.__file__).read_bytes() + cubin).hexdigest()
-    folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'sw_mm' / 'aot'
+    folder = cache_folder('aot')
     known = folder / f'{key}.json'
     if known.exists():
         code = json.loads(known.read_text())

@@ -49,7 +49,7 @@ def requested_backend() -> str:
     Raises:
         ValueError: If the environment variable names no backend.
     """
-    return _chosen.get() or _known(os.environ.get(VARIABLE) or 'auto', _SOURCE)
+    return _known(request() or 'auto', _SOURCE)
 
 
 def request() -> str | None:

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import torch
 
+from ._cache import cache_folder
+
 _SOURCE = Path(__file__).with_suffix('.cpp')
 _COMPILERS = ('c++', 'g++', 'clang++')
 _FLAGS = ('-std=c++17', '-O3', '-ffp-contract=fast', '-fno-math-errno', '-fPIC', '-shared', '-pthread')
@@ -64,7 +66,7 @@ def library() -> ctypes.CDLL:
     origin = platform.machine(), *platform.libc_ver(), *flags
     key = hashlib.sha256(b'\0'.join((_SOURCE.read_bytes(), *map(str.encode, origin)))).hexdigest()
     try:
-        binary = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'sw_mm' / 'native' / f'{key}.so'
+        binary = cache_folder('native') / f'{key}.so'
     except RuntimeError:  # there is no home
         binary = None
     try:

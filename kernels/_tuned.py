@@ -31,6 +31,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._cache import cache_folder
 from ._triton import DTYPES, INTERPRETED
 
 VARIABLE = 'SW_MM_TUNED'
@@ -144,8 +145,7 @@ def own_path(device_name: str) -> Path:
     """Say where the user's own table for a device is kept."""
     if os.environ.get(VARIABLE):
         return Path(os.environ[VARIABLE])
-    cache_home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    return cache_home / 'sw_mm' / 'tuned' / f'{re.sub("[^A-Za-z0-9]+", "-", device_name)}.csv'
+    return cache_folder('tuned') / f'{re.sub("[^A-Za-z0-9]+", "-", device_name)}.csv'
 
 
 def read(path: Path) -> dict[Key, Config]:

@@ -22,8 +22,13 @@ def crop_to_map(weight: Tensor, size: Pair, stride: Pair, padding: Sides, dilati
         The remaining part of the kernels, a view, and the padding that goes with it.
     """
     part, padding = part_on_map(weight.shape[2:], size, stride, padding, dilation)
+    return take_part(weight, part), padding
+
+
+def take_part(weight: Tensor, part: tuple[slice, slice] | None) -> Tensor:
+    """Give the rows and columns of kernels that :func:`part_on_map` tells."""
     # Not even an empty crop if there is nothing to drop: exported programs stay free of it.
-    return weight if part is None else weight[(..., *part)], padding
+    return weight if part is None else weight[(..., *part)]
 
 
 def part_on_map(

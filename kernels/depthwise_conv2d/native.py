@@ -32,19 +32,7 @@ _CHANNELS = 512
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
-    """Convolve every channel with its own kernel.
-
-    Args:
-        x: Input ``(N, C, H, W)``.
-        weight: Kernels ``(C, 1, kh, kw)``.
-        bias: ``(C,)`` or None.
-        stride: Along height and width.
-        padding: Zeros on the left, right, top and bottom; negative numbers cut.
-        dilation: Along height and width.
-
-    Returns:
-        The output in the dtype and memory format of ``x``.
-    """
+    """Convolve every channel with its own kernel; arguments and result are those of :func:`.aten.forward`."""
     if leaves_to_onednn(x, weight.shape[2:], stride):
         return aten.forward(x, weight, bias, stride, padding, dilation)
     size = output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
@@ -98,7 +86,7 @@ def convolve(
         The results, in the dtype and memory format of the first source.
     """
     first = sources[0]
-    _check(first, sources, geometries, kernels, bias)
+    _check(sources, geometries, kernels, bias)
     images, channels = first.shape[:2]
     sources, kernels = ([_readable(tensor) for tensor in tensors] for tensors in (sources, kernels))
     results = [
@@ -142,7 +130,7 @@ def weight_grads(
     Returns:
         Gradients ``(C, 1, kh, kw)`` in the dtype of ``x``.
     """
-    _check(x, [x, *grads], geometries)
+    _check([x, *grads], geometries)
     if any(grad.shape != grads[0].shape for grad in grads):
         raise ValueError(f'gradients must be of one shape; got {[tuple(grad.shape) for grad in grads]}')
     images, channels = x.shape[:2]
@@ -170,7 +158,6 @@ def _is_channels_last(x: Tensor) -> bool:
 
 
 def _check(
-    first: Tensor,
     maps: Sequence[Tensor],
     geometries: Sequence[Geometry],
     kernels: Sequence[Tensor] = (),
@@ -180,6 +167,7 @@ def _check(
     for tensor in (*maps, *kernels, *(() if bias is None else (bias,))):
         if not tensor.is_cpu or tensor.dtype not in _DTYPES:
             raise ValueError(f'tensors must be {_DTYPES} on the CPU; got {tensor.dtype} on {tensor.device}')
+    first = maps[0]
     for tensor in maps:
         if tensor.dim() != 4 or tensor.shape[:2] != first.shape[:2]:
             raise ValueError(f'maps must have the shape {tuple(first.shape[:2])} + (H, W); got {tuple(tensor.shape)}')

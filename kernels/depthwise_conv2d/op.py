@@ -14,7 +14,7 @@ from torch.utils.flop_counter import register_flop_formula
 from .. import _dispatch
 from ..arguments import is_integer
 from . import aten, native, reference
-from .geometry import Pair, Sides, memory_format_of, output_size, part_on_map
+from .geometry import Pair, Sides, memory_format_of, output_size, part_on_map, take_part
 
 # What the CPU backends are fast for; all else is left to PyTorch's own convolutions.
 _STEERED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -64,8 +64,7 @@ def depthwise_conv2d(
     else:
         x, weight, bias = _dispatch.autocast(x, weight, bias)
         plan = _plan(x, weight, bias, stride, padding, dilation)
-    if plan.part is not None:
-        weight = weight[(..., *plan.part)]
+    weight = take_part(weight, plan.part)
     if plan.backend == 'reference':
         return reference.depthwise_conv2d(x, weight, bias, *plan.geometry)
     if not is_eager:
@@ -115,8 +114,7 @@ def _plan(x: Tensor, weight: Tensor, bias: Tensor | None, stride: object, paddin
     stride, dilation, padding = _pair('stride', stride), _pair('dilation', dilation), _four_sides(padding)
     check(x, weight, bias, padding, dilation)
     part, padding = part_on_map(weight.shape[2:], x.shape[2:], stride, padding, dilation)
-    if part is not None:
-        weight = weight[(..., *part)]
+    weight = take_part(weight, part)
     plain = _wants_plain_convolution(x, weight, bias, stride, padding, dilation)
     return _Plan(part, (stride, padding, dilation), choose_backend(x, weight, plain=plain))
 
