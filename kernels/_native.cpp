@@ -13,28 +13,36 @@
 // Sums run in an order that depends on shapes only, never on the number of threads.
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <new>
 #include <system_error>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #define INLINE inline __attribute__((always_inline))
 
 namespace {
 
-// Two rows of sums, two taps and a pixel have to fit the registers: 32 of them, or 16 with AVX alone.
+// Two rows of sums, two taps and a pixel have to fit the registers: 32 of them, or 16 with AVX alone. So have MOST_ROWS
+// by MOST_RUNS runs of RUN pixels, a tap for each row and a pixel, where vectors hold neighbours in a row instead. A run
+// is half a vector with AVX-512, so that it divides 56.
 #if defined(__AVX512F__)
-constexpr int LANES = 16, MOST_COLUMNS = 12;
+constexpr int LANES = 16, MOST_COLUMNS = 12, RUN = 8, MOST_ROWS = 6, MOST_RUNS = 7;
 #elif defined(__AVX__)
-constexpr int LANES = 8, MOST_COLUMNS = 6;
+constexpr int LANES = 8, MOST_COLUMNS = 6, RUN = 8, MOST_ROWS = 2, MOST_RUNS = 6;
 #elif defined(__aarch64__)
-constexpr int LANES = 4, MOST_COLUMNS = 12;
+constexpr int LANES = 4, MOST_COLUMNS = 12, RUN = 4, MOST_ROWS = 4, MOST_RUNS = 6;
 #else
-constexpr int LANES = 4, MOST_COLUMNS = 6;
+constexpr int LANES = 4, MOST_COLUMNS = 6, RUN = 4, MOST_ROWS = 2, MOST_RUNS = 6;
 #endif
 
 typedef float Lanes __attribute__((vector_size(4 * LANES)));
@@ -42,6 +50,8 @@ typedef Lanes Unaligned __attribute__((aligned(4), may_alias));
 typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
 typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
+typedef float Run __attribute__((vector_size(4 * RUN)));
+typedef Run UnalignedRun __attribute__((aligned(4), may_alias));
 
 enum Type : int64_t { FLOAT32, BFLOAT16 };
 
@@ -97,8 +107,36 @@ struct Grid {
 // A pointer: of a reference, Clang would assume the alignment of whole vectors.
 INLINE Unaligned *lanes(float *pixel) { return reinterpret_cast<Unaligned *>(pixel); }
 
+INLINE float number(float value) { return value; }
+
+INLINE float number(uint16_t half) {
+    const uint32_t bits = static_cast<uint32_t>(half) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+INLINE Lanes load(const float *numbers) { return *reinterpret_cast<const Unaligned *>(numbers); }
+
+INLINE Lanes load(const uint16_t *numbers) {
+    Halves halves;
+    std::memcpy(&halves, numbers, sizeof halves);
+    return reinterpret_cast<Lanes>(__builtin_convertvector(halves, Bits) << 16);
+}
+
+INLINE void store(float *numbers, const Lanes &value) { *reinterpret_cast<Unaligned *>(numbers) = value; }
+
+// To the nearest, ties to even; NaN stays NaN.
+INLINE void store(uint16_t *numbers, const Lanes &value) {
+    const Bits bits = reinterpret_cast<Bits>(value), nan = reinterpret_cast<Bits>(value != value);
+    const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const Halves halves = __builtin_convertvector((nan & 0x7fc0) | (~nan & rounded), Halves);
+    std::memcpy(numbers, &halves, sizeof halves);
+}
+
 // Keep a value in a register; else the compiler would load it again for every use.
-INLINE void keep(Lanes &value) {
+template <typename V>
+INLINE void keep(V &value) {
 #if defined(__x86_64__)
     asm("" : "+v"(value));
 #elif defined(__aarch64__)
@@ -237,6 +275,132 @@ void correlate(const Grid &out, const Grid &x, const Grid &kernel, int64_t top, 
     }
 }
 
+// ------------------------------------------------------------------------------------------ the sum, along rows of pixels
+
+// Where kernels are small, blocks of channels take as long to move as to convolve. On a contiguous map there is another
+// way: vectors hold neighbouring pixels of one channel, and a tap is one number. Rows need zeros beside them where the
+// map is padded; with AVX-512 masks stand for these, and rows are read where they are.
+#if defined(__AVX512F__)
+constexpr bool MASKS = true;
+typedef __mmask16 Mask;
+INLINE Lanes load(const float *numbers, Mask mask) { return reinterpret_cast<Lanes>(_mm512_maskz_loadu_ps(mask, numbers)); }
+INLINE Run load_run(const float *numbers, Mask mask) { return reinterpret_cast<Run>(_mm256_maskz_loadu_ps(mask, numbers)); }
+#else
+constexpr bool MASKS = false;
+typedef uint16_t Mask;
+INLINE Lanes load(const float *numbers, Mask) { return load(numbers); }
+INLINE Run load_run(const float *numbers, Mask) { return *reinterpret_cast<const UnalignedRun *>(numbers); }
+#endif
+
+// Runs of a row that are computed together: from which column on, how many, and where, counted from that column, the last
+// vector begins, which may overlap the one before. For each column of the kernel, masks of the first and the last vector.
+struct Tile {
+    int64_t column, runs, last;
+    std::vector<std::array<Mask, 2>> masks;
+};
+
+// The pixels that a row of results meets, the rows below them, and the kernel that is moved over them.
+struct Lines {
+    const float *pixels;
+    int64_t row;
+    const float *taps;
+    int64_t height, width;
+};
+
+// V runs of R rows: whole vectors, and with AVX-512 half a one.
+template <int R, int V>
+struct Sums {
+    static constexpr int VECTORS = V * RUN / LANES, HALVES = V * RUN % LANES / RUN;
+    Lanes vectors[R][VECTORS];
+    Run halves[R][HALVES];
+
+    static INLINE Run half_of(const Lanes &value) {
+        Run half;
+        std::memcpy(&half, &value, sizeof half);
+        return half;
+    }
+
+    explicit Sums(float value) {
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; ++v) vectors[r][v] = value - Lanes{};
+#pragma GCC unroll 1
+            for (int v = 0; v < HALVES; ++v) halves[r][v] = value - Run{};
+        }
+    }
+
+    // Take a row of pixels into sums of which it serves rows FIRST, ...; for row r it meets the taps r rows above.
+    template <int FIRST, int ROWS>
+    INLINE void add(const Lines &x, const Tile &tile, int64_t row) {
+        const float *pixels = x.pixels + row * x.row + tile.column, *taps = x.taps + row * x.width;
+        const auto *masks = tile.masks.data();
+        for (int64_t b = 0; b < x.width; ++b, ++pixels, ++taps) {
+            Lanes tap[R];
+#pragma GCC unroll 8
+            for (int r = FIRST; r < FIRST + ROWS; ++r) tap[r] = taps[-r * x.width] - Lanes{};
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; ++v) {
+                const bool last = v + 1 == VECTORS + HALVES;
+                const float *from = pixels + (last ? tile.last : v * LANES);
+                Lanes pixel = v && !last ? load(from) : load(from, masks[b][last]);
+                keep(pixel);
+#pragma GCC unroll 8
+                for (int r = FIRST; r < FIRST + ROWS; ++r) vectors[r][v] += pixel * tap[r];
+            }
+            if constexpr (HALVES) {
+                Run pixel = load_run(pixels + tile.last, masks[b][1]);
+                keep(pixel);
+#pragma GCC unroll 8
+                for (int r = FIRST; r < FIRST + ROWS; ++r) halves[r][0] += pixel * half_of(tap[r]);
+            }
+        }
+    }
+
+    // Rows of pixels that serve the first row of sums only, the first two, ...
+    template <int... I>
+    INLINE void enter(const Lines &x, const Tile &tile, int64_t first, int64_t stop, std::integer_sequence<int, I...>) {
+        ((first <= I && I < stop ? add<0, I + 1>(x, tile, I) : void()), ...);
+    }
+
+    // Rows of pixels that serve all but the first row of sums, all but the first two, ...
+    template <int... I>
+    INLINE void leave(const Lines &x, const Tile &tile, int64_t first, int64_t stop, std::integer_sequence<int, I...>) {
+        ((first <= x.height + I && x.height + I < stop ? add<I + 1, R - 1 - I>(x, tile, x.height + I) : void()), ...);
+    }
+
+    INLINE void store_to(float *out, int64_t row, int64_t last) const {
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r, out += row) {
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; ++v)
+                store(out + (v + 1 == VECTORS + HALVES ? last : v * LANES), vectors[r][v]);
+            if constexpr (HALVES) *reinterpret_cast<UnalignedRun *>(out + last) = halves[r][0];
+        }
+    }
+};
+
+// Compute V runs of R rows, no more than the kernel has. Of the rows of pixels that they meet, `first` to `stop` exist.
+template <int R, int V>
+__attribute__((noinline)) void runs(
+    float *out, int64_t row, const Lines &x, const Tile &tile, int64_t first, int64_t stop, float start
+) {
+    const std::make_integer_sequence<int, R - 1> ramp;
+    Sums<R, V> sums(start);
+    sums.enter(x, tile, first, stop, ramp);
+    for (int64_t a = std::max<int64_t>(first, R - 1); a < std::min(stop, x.height); ++a) sums.template add<0, R>(x, tile, a);
+    sums.leave(x, tile, first, stop, ramp);
+    sums.store_to(out + tile.column, row, tile.last);
+}
+
+typedef void (*Runs)(float *, int64_t, const Lines &, const Tile &, int64_t, int64_t, float);
+
+template <int... I>
+Runs runs_of(int64_t rows, int64_t count, std::integer_sequence<int, I...>) {
+    static const Runs functions[] = {runs<I / MOST_RUNS + 1, I % MOST_RUNS + 1>...};
+    return functions[(rows - 1) * MOST_RUNS + count - 1];
+}
+
 // -------------------------------------------------------------------------------------------- stride and dilation
 
 int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
@@ -319,24 +483,6 @@ Block block_of(int64_t index, int64_t channels) {
     if (channels < LANES) return {0, 0, channels};
     const int64_t channel = std::min(index * LANES, channels - LANES);
     return {channel, index * LANES - channel, LANES};
-}
-
-INLINE Lanes load(const float *numbers) { return *reinterpret_cast<const Unaligned *>(numbers); }
-
-INLINE Lanes load(const uint16_t *numbers) {
-    Halves halves;
-    std::memcpy(&halves, numbers, sizeof halves);
-    return reinterpret_cast<Lanes>(__builtin_convertvector(halves, Bits) << 16);
-}
-
-INLINE void store(float *numbers, const Lanes &value) { *reinterpret_cast<Unaligned *>(numbers) = value; }
-
-// To the nearest, ties to even; NaN stays NaN.
-INLINE void store(uint16_t *numbers, const Lanes &value) {
-    const Bits bits = reinterpret_cast<Bits>(value), nan = reinterpret_cast<Bits>(value != value);
-    const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    const Halves halves = __builtin_convertvector((nan & 0x7fc0) | (~nan & rounded), Halves);
-    std::memcpy(numbers, &halves, sizeof halves);
 }
 
 template <int... I>
@@ -483,6 +629,14 @@ class Buffer {
 
 int64_t area(const Map &map) { return map.height * map.width; }
 
+// Numbers of a row, from the first column on.
+template <typename T>
+T *row_of(const Map &map, int64_t image, int64_t channel, int64_t row) {
+    return reinterpret_cast<T *>(map.data) + image * map.image + channel * map.channel + row * map.row;
+}
+
+int64_t divide_up(int64_t a, int64_t b) { return -floor_div(-a, b); }
+
 // Some rows of a map.
 Map rows_of(const Map &map, int64_t first, int64_t stop) {
     Map some = map;
@@ -547,8 +701,6 @@ struct Band {
 // Bands are cut so that what a task reads and writes stays in the L2 cache, if kernels are not too tall for that, nor
 // maps too wide: a band is as wide as the map.
 constexpr int64_t MOST_PIXELS = (512 << 10) / sizeof(Lanes);
-
-int64_t divide_up(int64_t a, int64_t b) { return -floor_div(-a, b); }
 
 // Rows of the map that `rows` rows of the output meet, or of the output that meet `rows` rows of the map.
 int64_t reach(const Axis &axis, int64_t taps, int64_t rows, bool transposed) {
@@ -692,6 +844,164 @@ class Convolve {
     Source source;
 };
 
+// A single branch with unit steps on contiguous maps, convolved along rows.
+struct Rows {
+    const Convolutions &job;
+    const Map &source, &kernel, &result;
+    int64_t top, left;  // zeros before the map, as the kernel sees them that is moved over it
+    bool in_place;      // pixels are read where they are
+    Buffer taps;
+    std::vector<Tile> tiles;
+
+    static bool suit(const Convolutions &job) {
+        const Branch &branch = job.branches[0];
+        const Map &source = branch.source, &result = job.results[0].map;
+        const Axis &v = branch.vertical, &h = branch.horizontal;
+        return job.count == 1 && v.output * v.tap * h.output * h.tap == 1 && source.type == result.type &&
+               source.column == 1 && result.column == 1 && result.width >= LANES && area(branch.kernel);
+    }
+
+    explicit Rows(const Convolutions &job)
+        : job(job), source(job.branches[0].source), kernel(job.branches[0].kernel), result(job.results[0].map),
+          top(before(job.branches[0].vertical, kernel.height)), left(before(job.branches[0].horizontal, kernel.width)),
+          in_place(MASKS && source.type == FLOAT32), taps(divide_up(job.channels * area(kernel), LANES)) {
+        const int64_t runs = divide_up(result.width, RUN), count = divide_up(runs, MOST_RUNS);
+        for (int64_t n = 0, column = 0; n < count; ++n) {
+            const int64_t some = runs / count + (n < runs % count), size = some * RUN % LANES ? RUN : LANES;
+            const int64_t last = some * RUN - size;
+            tiles.push_back({column, some, std::min(last, result.width - column - size), {}});
+            // Vectors between the first and the last have no masks.
+            in_place = in_place && left <= column + LANES && column + last + reach() <= source.width;
+            column += some * RUN;
+        }
+        for (Tile &tile : tiles)
+            for (int64_t b = 0; b < kernel.width; ++b)
+                tile.masks.push_back({mask(tile.column + b - left), mask(tile.column + tile.last + b - left)});
+    }
+
+    // How far right of itself a result still meets pixels.
+    int64_t reach() const { return kernel.width - 1 - left; }
+
+    float *taps_of(int64_t channel) const { return taps + channel * area(kernel); }
+
+  private:
+    int64_t before(const Axis &axis, int64_t taps) const {
+        return job.transposed ? taps - 1 - axis.padding : axis.padding;
+    }
+
+    // Which pixels of a vector are on the map.
+    Mask mask(int64_t column) const {
+        Mask mask = 0;
+        for (int64_t l = 0; l < LANES; ++l)
+            if (!in_place || (column + l >= 0 && column + l < source.width)) mask |= 1 << l;
+        return mask;
+    }
+};
+
+// Lay out the kernel of a channel, as it is moved over the map.
+class PackRows {
+  public:
+    explicit PackRows(const Rows &rows) : rows(rows) {}
+
+    void operator()(int64_t channel) { rows.kernel.type == FLOAT32 ? pack<float>(channel) : pack<uint16_t>(channel); }
+
+  private:
+    template <typename T>
+    void pack(int64_t channel) {
+        const Map &kernel = rows.kernel;
+        float *tap = rows.taps_of(channel);
+        for (int64_t a = 0; a < kernel.height; ++a)
+            for (int64_t b = 0; b < kernel.width; ++b) *tap++ = number(row_of<T>(kernel, 0, channel, a)[b * kernel.column]);
+        if (rows.job.transposed) std::reverse(rows.taps_of(channel), tap);
+    }
+
+    const Rows &rows;
+};
+
+// Neighbouring tasks are bands of one channel.
+class ConvolveRows {
+  public:
+    explicit ConvolveRows(const Rows &rows)
+        : rows(rows), width(std::min(rows.source.width, rows.result.width + rows.reach())),
+          margin(rounded_up(std::max<int64_t>(0, rows.left))),
+          stride(rounded_up(std::max(width + rows.left, rows.result.width + rows.reach()))),
+          numbers(rows.in_place ? 0 : margin + (rows.job.band + rows.kernel.height - 1) * stride),
+          pixels(numbers / LANES), sums(rows.in_place ? 0 : MOST_ROWS * rounded_up(rows.result.width) / LANES) {
+        std::fill_n(static_cast<float *>(pixels), numbers, 0.f);
+    }
+
+    void operator()(int64_t task) {
+        const int64_t bands = rows.job.bands(), channel = task / bands % rows.job.channels;
+        const int64_t image = task / bands / rows.job.channels, row = task % bands * rows.job.band;
+        const int64_t stop = std::min(row + rows.job.band, rows.result.height);
+        if (rows.source.type == FLOAT32)
+            convolve<float>(image, channel, row, stop);
+        else
+            convolve<uint16_t>(image, channel, row, stop);
+    }
+
+  private:
+    static int64_t rounded_up(int64_t numbers) { return divide_up(numbers, LANES) * LANES; }
+
+    template <typename T>
+    void convolve(int64_t image, int64_t channel, int64_t row, int64_t stop) {
+        const Map &source = rows.source, &kernel = rows.kernel, &result = rows.result;
+        const float bias = rows.job.results[0].bias ? rows.job.results[0].bias[channel] : 0;
+        const int64_t most = std::min<int64_t>(MOST_ROWS, kernel.height), count = divide_up(stop - row, most);
+        const int64_t least = (stop - row) / count, taller = (stop - row) % count;
+        int64_t copied = std::max<int64_t>(0, row - rows.top);
+        for (int64_t n = 0, i = row; n < count; ++n) {
+            // Results from row i on meet pixels from row `above` on, and from `first` to `end` of these are on the map.
+            const int64_t height = least + (n < taller), above = i - rows.top;
+            const int64_t first = std::max<int64_t>(0, -above);
+            const int64_t end = std::min(height + kernel.height - 1, source.height - above);
+            Lines x{nullptr, source.row, rows.taps_of(channel), kernel.height, kernel.width};
+            if (rows.in_place) {
+                x.pixels = row_of<const float>(source, image, channel, above) - rows.left;
+            } else {
+                float *const origin = pixels + margin + (i - row) * stride;
+                for (; copied < above + end; ++copied)
+                    copy(row_of<T>(source, image, channel, copied), origin + (copied - above) * stride);
+                x.pixels = origin - rows.left;
+                x.row = stride;
+            }
+            if constexpr (std::is_same_v<T, float>) {
+                compute(row_of<T>(result, image, channel, i), result.row, height, x, first, end, bias);
+            } else {
+                const int64_t line = rounded_up(result.width);
+                compute(sums, line, height, x, first, end, bias);
+                for (int64_t r = 0; r < height; ++r)
+                    for (int64_t j = 0; j < result.width; j += LANES) {
+                        T halves[LANES];
+                        store(halves, load(sums + r * line + j));
+                        const int64_t size = std::min<int64_t>(LANES, result.width - j);
+                        std::copy_n(halves, size, row_of<T>(result, image, channel, i + r) + j);
+                    }
+            }
+            i += height;
+        }
+    }
+
+    template <typename T>
+    void copy(const T *from, float *to) const {
+        for (int64_t j = 0; j < width; ++j) to[j] = number(from[j]);
+    }
+
+    void compute(
+        float *out, int64_t row, int64_t height, const Lines &x, int64_t first, int64_t stop, float bias
+    ) const {
+        for (const Tile &tile : rows.tiles)
+            runs_of(height, tile.runs, std::make_integer_sequence<int, MOST_ROWS * MOST_RUNS>())(
+                out, row, x, tile, first, stop, bias
+            );
+    }
+
+    const Rows &rows;
+    // Scratch rows lie in a line: the zeros after one are those before the next.
+    const int64_t width, margin, stride, numbers;
+    Buffer pixels, sums;
+};
+
 struct Gradients {
     const Map &x;
     const Gradient *gradients;
@@ -761,12 +1071,18 @@ int sw_mm_convolve(
         job.band = std::min(
             job.band, rows_of_band(branch.source, result, branch.vertical, branch.kernel.height, job.transposed)
         );
-        job.kernels.emplace_back(job.blocks() * area(branch.kernel));
+    }
+    if (Rows::suit(job)) {
+        const Rows rows(job);
+        const bool done = run<PackRows>(rows, channels, parallel, threads) &&
+                          run<ConvolveRows>(rows, images * channels * job.bands(), parallel, threads);
+        return done ? 0 : 1;
     }
     for (int64_t n = 0; n < count; ++n) {
         const Branch &branch = branches[n];
         const int64_t rows = reach(branch.vertical, branch.kernel.height, job.band, job.transposed);
         job.pixels = std::max(job.pixels, std::min(rows, branch.source.height) * branch.source.width);
+        job.kernels.emplace_back(job.blocks() * area(branch.kernel));
     }
     const bool done = run<Pack>(job, job.blocks(), parallel, threads) &&
                       run<Convolve>(job, job.blocks() * job.bands() * images, parallel, threads);
