@@ -14,6 +14,8 @@ from . import _native
 BACKENDS = ('reference', 'aten', 'native', 'triton')
 VARIABLE = 'SW_MM_KERNELS'
 _SOURCE = f'the environment variable {VARIABLE}'
+# Read once: to ask for it at every call takes as long as a small convolution.
+_from_environment = os.environ.get(VARIABLE)
 
 # A context variable, not a global: other threads and tasks keep their own choice.
 _chosen: ContextVar[str | None] = ContextVar('sw_mm_kernels_backend', default=None)
@@ -46,6 +48,8 @@ def use_backend(name: str) -> Iterator[None]:
 def requested_backend() -> str:
     """Name the backend asked for by :func:`use_backend`, else by ``SW_MM_KERNELS``, else ``'auto'``.
 
+    The environment variable counts as it was when this package was imported.
+
     Raises:
         ValueError: If the environment variable names no backend.
     """
@@ -54,7 +58,7 @@ def requested_backend() -> str:
 
 def request() -> str | None:
     """Give what :func:`requested_backend` depends on, unchecked."""
-    return _chosen.get() or os.environ.get(VARIABLE)
+    return _chosen.get() or _from_environment
 
 
 def backends() -> dict[str, str | None]:
@@ -141,7 +145,7 @@ def is_eager(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and not torch._C._is_tracing()
         and not torch._C._len_torch_dispatch_stack()
         and not _is_transformed()
-        and not torch.is_autocast_enabled(x.device.type)
+        and not torch.is_autocast_enabled('cpu' if x.is_cpu else 'cuda')
         and not torch.autograd._profiler_enabled()
     )
 

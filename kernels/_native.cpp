@@ -2,7 +2,8 @@
 //
 // A vector register holds as many neighbouring channels as fit, LANES, so that a convolution needs no shuffling. A task
 // is a block of LANES channels of one image: it is copied into a scratch buffer that stays in the L2 cache, whatever
-// the layout and type of the tensor, convolved there in fp32, and copied back. All passes come down to one sum,
+// the layout and type of the tensor, convolved there in fp32, and copied back. Small kernels on contiguous maps are the
+// exception: there, vectors hold neighbouring pixels of a row. All passes come down to one sum,
 //
 //     out[i, j] += sum over a, b of kernel[a, b] * x[i + a - top, j + b - left],
 //
@@ -20,7 +21,6 @@
 #include <new>
 #include <system_error>
 #include <thread>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -32,17 +32,17 @@
 
 namespace {
 
-// Two rows of sums, two taps and a pixel have to fit the registers: 32 of them, or 16 with AVX alone. So have MOST_ROWS
-// by MOST_RUNS runs of RUN pixels, a tap for each row and a pixel, where vectors hold neighbours in a row instead. A run
-// is half a vector with AVX-512, so that it divides 56.
+// Two rows of MOST_COLUMNS sums, two taps and a pixel have to fit the registers, of which there are 32, or 16 with AVX
+// alone. So have MOST_ROWS rows of MOST_RUNS runs of RUN pixels, a tap for each row, and a pixel. With AVX-512 a run is
+// half a vector: 56 pixels are seven of them.
 #if defined(__AVX512F__)
 constexpr int LANES = 16, MOST_COLUMNS = 12, RUN = 8, MOST_ROWS = 6, MOST_RUNS = 7;
 #elif defined(__AVX__)
-constexpr int LANES = 8, MOST_COLUMNS = 6, RUN = 8, MOST_ROWS = 2, MOST_RUNS = 6;
+constexpr int LANES = 8, MOST_COLUMNS = 5, RUN = 8, MOST_ROWS = 3, MOST_RUNS = 4;
 #elif defined(__aarch64__)
 constexpr int LANES = 4, MOST_COLUMNS = 12, RUN = 4, MOST_ROWS = 4, MOST_RUNS = 6;
 #else
-constexpr int LANES = 4, MOST_COLUMNS = 6, RUN = 4, MOST_ROWS = 2, MOST_RUNS = 6;
+constexpr int LANES = 4, MOST_COLUMNS = 5, RUN = 4, MOST_ROWS = 3, MOST_RUNS = 4;
 #endif
 
 typedef float Lanes __attribute__((vector_size(4 * LANES)));
@@ -106,15 +106,6 @@ struct Grid {
 
 // A pointer: of a reference, Clang would assume the alignment of whole vectors.
 INLINE Unaligned *lanes(float *pixel) { return reinterpret_cast<Unaligned *>(pixel); }
-
-INLINE float number(float value) { return value; }
-
-INLINE float number(uint16_t half) {
-    const uint32_t bits = static_cast<uint32_t>(half) << 16;
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-}
 
 INLINE Lanes load(const float *numbers) { return *reinterpret_cast<const Unaligned *>(numbers); }
 
@@ -275,25 +266,33 @@ void correlate(const Grid &out, const Grid &x, const Grid &kernel, int64_t top, 
     }
 }
 
-// ------------------------------------------------------------------------------------------ the sum, along rows of pixels
+// ------------------------------------------------------------------------------------------ the sum, along a map's rows
 
-// Where kernels are small, blocks of channels take as long to move as to convolve. On a contiguous map there is another
-// way: vectors hold neighbouring pixels of one channel, and a tap is one number. Rows need zeros beside them where the
-// map is padded; with AVX-512 masks stand for these, and rows are read where they are.
+// Vectors hold neighbouring pixels of one channel, and a tap is a single number. That spares moving blocks of channels,
+// which takes as long as to convolve them with a small kernel. Rows need zeros beside them where a map is padded; with
+// AVX-512 masks stand for these, and rows are read where they are.
 #if defined(__AVX512F__)
 constexpr bool MASKS = true;
 typedef __mmask16 Mask;
-INLINE Lanes load(const float *numbers, Mask mask) { return reinterpret_cast<Lanes>(_mm512_maskz_loadu_ps(mask, numbers)); }
-INLINE Run load_run(const float *numbers, Mask mask) { return reinterpret_cast<Run>(_mm256_maskz_loadu_ps(mask, numbers)); }
+
+INLINE Lanes load(const float *numbers, Mask mask) {
+    return reinterpret_cast<Lanes>(_mm512_maskz_loadu_ps(mask, numbers));
+}
+
+INLINE Run load_run(const float *numbers, Mask mask) {
+    return reinterpret_cast<Run>(_mm256_maskz_loadu_ps(static_cast<__mmask8>(mask), numbers));
+}
 #else
 constexpr bool MASKS = false;
 typedef uint16_t Mask;
+
 INLINE Lanes load(const float *numbers, Mask) { return load(numbers); }
-INLINE Run load_run(const float *numbers, Mask) { return *reinterpret_cast<const UnalignedRun *>(numbers); }
+
+[[maybe_unused]] INLINE Run load_run(const float *numbers, Mask) { return *reinterpret_cast<const UnalignedRun *>(numbers); }
 #endif
 
-// Runs of a row that are computed together: from which column on, how many, and where, counted from that column, the last
-// vector begins, which may overlap the one before. For each column of the kernel, masks of the first and the last vector.
+// Runs that are computed together: the column of the first, how many they are, and how far from that column on the last
+// vector begins, which may overlap the one before. By column of the kernel, masks of the first vector and of the last.
 struct Tile {
     int64_t column, runs, last;
     std::vector<std::array<Mask, 2>> masks;
@@ -307,30 +306,24 @@ struct Lines {
     int64_t height, width;
 };
 
-// V runs of R rows: whole vectors, and with AVX-512 half a one.
+// R rows of V runs: whole vectors, and half a one if runs are halves and V is odd.
 template <int R, int V>
 struct Sums {
     static constexpr int VECTORS = V * RUN / LANES, HALVES = V * RUN % LANES / RUN;
     Lanes vectors[R][VECTORS];
     Run halves[R][HALVES];
 
-    static INLINE Run half_of(const Lanes &value) {
-        Run half;
-        std::memcpy(&half, &value, sizeof half);
-        return half;
-    }
-
-    explicit Sums(float value) {
+    // To take zeros away is no work, unlike to add them, which changes -0.
+    INLINE explicit Sums(float value) {
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
             for (int v = 0; v < VECTORS; ++v) vectors[r][v] = value - Lanes{};
-#pragma GCC unroll 1
-            for (int v = 0; v < HALVES; ++v) halves[r][v] = value - Run{};
+            if constexpr (HALVES) halves[r][0] = value - Run{};
         }
     }
 
-    // Take a row of pixels into sums of which it serves rows FIRST, ...; for row r it meets the taps r rows above.
+    // Take a row of pixels into the sums that it serves: rows FIRST, ..., the r-th of which meets the taps r rows up.
     template <int FIRST, int ROWS>
     INLINE void add(const Lines &x, const Tile &tile, int64_t row) {
         const float *pixels = x.pixels + row * x.row + tile.column, *taps = x.taps + row * x.width;
@@ -352,7 +345,11 @@ struct Sums {
                 Run pixel = load_run(pixels + tile.last, masks[b][1]);
                 keep(pixel);
 #pragma GCC unroll 8
-                for (int r = FIRST; r < FIRST + ROWS; ++r) halves[r][0] += pixel * half_of(tap[r]);
+                for (int r = FIRST; r < FIRST + ROWS; ++r) {
+                    Run half;
+                    std::memcpy(&half, &tap[r], sizeof half);
+                    halves[r][0] += pixel * half;
+                }
             }
         }
     }
@@ -369,7 +366,7 @@ struct Sums {
         ((first <= x.height + I && x.height + I < stop ? add<I + 1, R - 1 - I>(x, tile, x.height + I) : void()), ...);
     }
 
-    INLINE void store_to(float *out, int64_t row, int64_t last) const {
+    INLINE void put(float *out, int64_t row, int64_t last) const {
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r, out += row) {
 #pragma GCC unroll 8
@@ -380,7 +377,8 @@ struct Sums {
     }
 };
 
-// Compute V runs of R rows, no more than the kernel has. Of the rows of pixels that they meet, `first` to `stop` exist.
+// Compute a tile of R rows, no more than the kernel has. Of the rows of pixels that it meets, those from `first` to
+// `stop` are on the map.
 template <int R, int V>
 __attribute__((noinline)) void runs(
     float *out, int64_t row, const Lines &x, const Tile &tile, int64_t first, int64_t stop, float start
@@ -388,17 +386,18 @@ __attribute__((noinline)) void runs(
     const std::make_integer_sequence<int, R - 1> ramp;
     Sums<R, V> sums(start);
     sums.enter(x, tile, first, stop, ramp);
-    for (int64_t a = std::max<int64_t>(first, R - 1); a < std::min(stop, x.height); ++a) sums.template add<0, R>(x, tile, a);
+    for (int64_t a = std::max<int64_t>(first, R - 1), end = std::min(stop, x.height); a < end; ++a)
+        sums.template add<0, R>(x, tile, a);
     sums.leave(x, tile, first, stop, ramp);
-    sums.store_to(out + tile.column, row, tile.last);
+    sums.put(out + tile.column, row, tile.last);
 }
 
 typedef void (*Runs)(float *, int64_t, const Lines &, const Tile &, int64_t, int64_t, float);
 
 template <int... I>
 Runs runs_of(int64_t rows, int64_t count, std::integer_sequence<int, I...>) {
-    static const Runs functions[] = {runs<I / MOST_RUNS + 1, I % MOST_RUNS + 1>...};
-    return functions[(rows - 1) * MOST_RUNS + count - 1];
+    static const Runs functions[MOST_ROWS][MOST_RUNS - 1] = {runs<I / (MOST_RUNS - 1) + 1, I % (MOST_RUNS - 1) + 2>...};
+    return functions[rows - 1][count - 2];
 }
 
 // -------------------------------------------------------------------------------------------- stride and dilation
@@ -629,10 +628,8 @@ class Buffer {
 
 int64_t area(const Map &map) { return map.height * map.width; }
 
-// Numbers of a row, from the first column on.
-template <typename T>
-T *row_of(const Map &map, int64_t image, int64_t channel, int64_t row) {
-    return reinterpret_cast<T *>(map.data) + image * map.image + channel * map.channel + row * map.row;
+float *row_of(const Map &map, int64_t image, int64_t channel, int64_t row) {
+    return reinterpret_cast<float *>(map.data) + image * map.image + channel * map.channel + row * map.row;
 }
 
 int64_t divide_up(int64_t a, int64_t b) { return -floor_div(-a, b); }
@@ -849,38 +846,39 @@ struct Rows {
     const Convolutions &job;
     const Map &source, &kernel, &result;
     int64_t top, left;  // zeros before the map, as the kernel sees them that is moved over it
-    bool in_place;      // pixels are read where they are
+    int64_t reach;      // how far right of itself a result still meets pixels
+    bool in_place;      // whether pixels are read where they are
     Buffer taps;
     std::vector<Tile> tiles;
 
+    // Whether that is faster, and possible.
     static bool suit(const Convolutions &job) {
-        const Branch &branch = job.branches[0];
-        const Map &source = branch.source, &result = job.results[0].map;
-        const Axis &v = branch.vertical, &h = branch.horizontal;
-        return job.count == 1 && v.output * v.tap * h.output * h.tap == 1 && source.type == result.type &&
-               source.column == 1 && result.column == 1 && result.width >= LANES && area(branch.kernel);
+        const Map &source = job.branches[0].source, &kernel = job.branches[0].kernel, &result = job.results[0].map;
+        const Axis &v = job.branches[0].vertical, &h = job.branches[0].horizontal;
+        if (job.count > 1 || v.output * v.tap * h.output * h.tap > 1) return false;
+        if (source.column != 1 || result.column != 1) return false;
+        if (source.type != FLOAT32 || kernel.type != FLOAT32 || result.type != FLOAT32) return false;
+        return result.width >= 24 && 5 * kernel.width <= result.width && std::max(kernel.width, kernel.height) <= 11 &&
+               std::min(kernel.width, kernel.height) > 0;
     }
 
     explicit Rows(const Convolutions &job)
         : job(job), source(job.branches[0].source), kernel(job.branches[0].kernel), result(job.results[0].map),
           top(before(job.branches[0].vertical, kernel.height)), left(before(job.branches[0].horizontal, kernel.width)),
-          in_place(MASKS && source.type == FLOAT32), taps(divide_up(job.channels * area(kernel), LANES)) {
+          reach(kernel.width - 1 - left), in_place(MASKS), taps(divide_up(job.channels * area(kernel), LANES)) {
         const int64_t runs = divide_up(result.width, RUN), count = divide_up(runs, MOST_RUNS);
         for (int64_t n = 0, column = 0; n < count; ++n) {
             const int64_t some = runs / count + (n < runs % count), size = some * RUN % LANES ? RUN : LANES;
             const int64_t last = some * RUN - size;
             tiles.push_back({column, some, std::min(last, result.width - column - size), {}});
             // Vectors between the first and the last have no masks.
-            in_place = in_place && left <= column + LANES && column + last + reach() <= source.width;
+            in_place = in_place && left <= column + LANES && column + last + reach <= source.width;
             column += some * RUN;
         }
         for (Tile &tile : tiles)
             for (int64_t b = 0; b < kernel.width; ++b)
                 tile.masks.push_back({mask(tile.column + b - left), mask(tile.column + tile.last + b - left)});
     }
-
-    // How far right of itself a result still meets pixels.
-    int64_t reach() const { return kernel.width - 1 - left; }
 
     float *taps_of(int64_t channel) const { return taps + channel * area(kernel); }
 
@@ -903,18 +901,15 @@ class PackRows {
   public:
     explicit PackRows(const Rows &rows) : rows(rows) {}
 
-    void operator()(int64_t channel) { rows.kernel.type == FLOAT32 ? pack<float>(channel) : pack<uint16_t>(channel); }
-
-  private:
-    template <typename T>
-    void pack(int64_t channel) {
+    void operator()(int64_t channel) {
         const Map &kernel = rows.kernel;
         float *tap = rows.taps_of(channel);
         for (int64_t a = 0; a < kernel.height; ++a)
-            for (int64_t b = 0; b < kernel.width; ++b) *tap++ = number(row_of<T>(kernel, 0, channel, a)[b * kernel.column]);
+            for (int64_t b = 0; b < kernel.width; ++b) *tap++ = row_of(kernel, 0, channel, a)[b * kernel.column];
         if (rows.job.transposed) std::reverse(rows.taps_of(channel), tap);
     }
 
+  private:
     const Rows &rows;
 };
 
@@ -922,84 +917,64 @@ class PackRows {
 class ConvolveRows {
   public:
     explicit ConvolveRows(const Rows &rows)
-        : rows(rows), width(std::min(rows.source.width, rows.result.width + rows.reach())),
+        : rows(rows), width(std::min(rows.source.width, rows.result.width + rows.reach)),
           margin(rounded_up(std::max<int64_t>(0, rows.left))),
-          stride(rounded_up(std::max(width + rows.left, rows.result.width + rows.reach()))),
-          numbers(rows.in_place ? 0 : margin + (rows.job.band + rows.kernel.height - 1) * stride),
-          pixels(numbers / LANES), sums(rows.in_place ? 0 : MOST_ROWS * rounded_up(rows.result.width) / LANES) {
-        std::fill_n(static_cast<float *>(pixels), numbers, 0.f);
+          stride(rounded_up(std::max(width + rows.left, rows.result.width + rows.reach))),
+          size(rows.in_place ? 0 : margin + (rows.job.band + rows.kernel.height - 1) * stride), scratch(size / LANES) {
+        std::fill_n(static_cast<float *>(scratch), size, 0.f);
     }
 
     void operator()(int64_t task) {
         const int64_t bands = rows.job.bands(), channel = task / bands % rows.job.channels;
         const int64_t image = task / bands / rows.job.channels, row = task % bands * rows.job.band;
-        const int64_t stop = std::min(row + rows.job.band, rows.result.height);
-        if (rows.source.type == FLOAT32)
-            convolve<float>(image, channel, row, stop);
-        else
-            convolve<uint16_t>(image, channel, row, stop);
-    }
-
-  private:
-    static int64_t rounded_up(int64_t numbers) { return divide_up(numbers, LANES) * LANES; }
-
-    template <typename T>
-    void convolve(int64_t image, int64_t channel, int64_t row, int64_t stop) {
-        const Map &source = rows.source, &kernel = rows.kernel, &result = rows.result;
-        const float bias = rows.job.results[0].bias ? rows.job.results[0].bias[channel] : 0;
-        const int64_t most = std::min<int64_t>(MOST_ROWS, kernel.height), count = divide_up(stop - row, most);
-        const int64_t least = (stop - row) / count, taller = (stop - row) % count;
+        const int64_t rest = std::min(row + rows.job.band, rows.result.height) - row;
+        // Groups of rows, whose heights differ by one at most.
+        const int64_t groups = divide_up(rest, std::min<int64_t>(MOST_ROWS, rows.kernel.height));
         int64_t copied = std::max<int64_t>(0, row - rows.top);
-        for (int64_t n = 0, i = row; n < count; ++n) {
-            // Results from row i on meet pixels from row `above` on, and from `first` to `end` of these are on the map.
-            const int64_t height = least + (n < taller), above = i - rows.top;
-            const int64_t first = std::max<int64_t>(0, -above);
-            const int64_t end = std::min(height + kernel.height - 1, source.height - above);
-            Lines x{nullptr, source.row, rows.taps_of(channel), kernel.height, kernel.width};
-            if (rows.in_place) {
-                x.pixels = row_of<const float>(source, image, channel, above) - rows.left;
-            } else {
-                float *const origin = pixels + margin + (i - row) * stride;
-                for (; copied < above + end; ++copied)
-                    copy(row_of<T>(source, image, channel, copied), origin + (copied - above) * stride);
-                x.pixels = origin - rows.left;
-                x.row = stride;
-            }
-            if constexpr (std::is_same_v<T, float>) {
-                compute(row_of<T>(result, image, channel, i), result.row, height, x, first, end, bias);
-            } else {
-                const int64_t line = rounded_up(result.width);
-                compute(sums, line, height, x, first, end, bias);
-                for (int64_t r = 0; r < height; ++r)
-                    for (int64_t j = 0; j < result.width; j += LANES) {
-                        T halves[LANES];
-                        store(halves, load(sums + r * line + j));
-                        const int64_t size = std::min<int64_t>(LANES, result.width - j);
-                        std::copy_n(halves, size, row_of<T>(result, image, channel, i + r) + j);
-                    }
+        for (int64_t n = 0, i = row; n < groups; ++n) {
+            const int64_t height = rest / groups + (n < rest % groups);
+            // They meet pixels from row `above` on; from `first` to `stop`, counted from there, are on the map.
+            const int64_t above = i - rows.top, first = std::max<int64_t>(0, -above);
+            const int64_t stop = std::min(height + rows.kernel.height - 1, rows.source.height - above);
+            float *pixels = scratch + margin + (i - row) * stride;
+            if (rows.in_place)
+                pixels = row_of(rows.source, image, channel, above);
+            else
+                for (; copied < above + stop; ++copied)
+                    std::copy_n(row_of(rows.source, image, channel, copied), width, pixels + (copied - above) * stride);
+            const Lines x{
+                pixels - rows.left, rows.in_place ? rows.source.row : stride, rows.taps_of(channel), rows.kernel.height,
+                rows.kernel.width
+            };
+            const float *bias = rows.job.results[0].bias;
+            float *out = row_of(rows.result, image, channel, i);
+            for (const Tile &tile : rows.tiles) {
+                if (rows.result.width > 64) fetch_ahead(out, height, x, tile);
+                runs_of(height, tile.runs, std::make_integer_sequence<int, MOST_ROWS *(MOST_RUNS - 1)>())(
+                    out, rows.result.row, x, tile, first, stop, bias ? bias[channel] : 0
+                );
             }
             i += height;
         }
     }
 
-    template <typename T>
-    void copy(const T *from, float *to) const {
-        for (int64_t j = 0; j < width; ++j) to[j] = number(from[j]);
-    }
+  private:
+    static int64_t rounded_up(int64_t numbers) { return divide_up(numbers, LANES) * LANES; }
 
-    void compute(
-        float *out, int64_t row, int64_t height, const Lines &x, int64_t first, int64_t stop, float bias
-    ) const {
-        for (const Tile &tile : rows.tiles)
-            runs_of(height, tile.runs, std::make_integer_sequence<int, MOST_ROWS * MOST_RUNS>())(
-                out, row, x, tile, first, stop, bias
-            );
+    // What the next rows need: the strides through wide maps are too many for the processor to foresee.
+    void fetch_ahead(float *out, int64_t height, const Lines &x, const Tile &tile) const {
+        constexpr int64_t LINE = 64 / sizeof(float);
+        for (int64_t r = height; r < 2 * height; ++r)
+            for (int64_t j = tile.column; j < tile.column + tile.runs * RUN; j += LINE) {
+                __builtin_prefetch(x.pixels + rows.left + (r + x.height - 1) * x.row + j);
+                __builtin_prefetch(out + r * rows.result.row + j, 1);
+            }
     }
 
     const Rows &rows;
     // Scratch rows lie in a line: the zeros after one are those before the next.
-    const int64_t width, margin, stride, numbers;
-    Buffer pixels, sums;
+    const int64_t width, margin, stride, size;
+    Buffer scratch;
 };
 
 struct Gradients {

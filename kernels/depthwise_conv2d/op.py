@@ -1,6 +1,7 @@
 """The public depthwise convolution: checks its arguments, crops the kernel to the map and picks a backend."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from math import prod
@@ -58,20 +59,46 @@ def depthwise_conv2d(
     for name, tensor in (('x', x), ('weight', weight)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f'{name} must be a tensor; got {type(tensor).__name__}')
-    is_eager = _dispatch.is_eager(x, weight, bias)
-    if is_eager:
-        plan = _remembered_plan(x, weight, bias, stride, padding, dilation)
-    else:
-        x, weight, bias = _dispatch.autocast(x, weight, bias)
-        plan = _plan(x, weight, bias, stride, padding, dilation)
+    steps = stride, padding, dilation
+    if torch.compiler.is_compiling():
+        return _dispatched(x, weight, bias, *steps)
+    # After a convolution that filled the caches, to check and choose anew takes a tenth of a millisecond.
+    key = (
+        x.shape,
+        x.stride(),
+        x.dtype,
+        x.device,
+        weight.shape,
+        weight.dtype,
+        weight.device,
+        None if bias is None else (bias.shape, bias.dtype, bias.device),
+        repr(steps),  # True is no number
+        _is_recorded(x, weight, bias),
+        _dispatch.request(),
+    )
+    plan = _remembered(key)
+    if plan is None or plan.backend != 'reference':
+        if not _dispatch.is_eager(x, weight, bias):
+            return _dispatched(x, weight, bias, *steps)
+        if plan is None:
+            plan = _plan(x, weight, bias, *steps)
+            _remember(key, plan)
     weight = take_part(weight, plan.part)
     if plan.backend == 'reference':
         return reference.depthwise_conv2d(x, weight, bias, *plan.geometry)
-    if not is_eager:
-        return _forward(x, weight, bias, *plan.geometry, plan.backend)
     if _is_recorded(x, weight, bias):
         return _Recorded.apply(x, weight, bias, *plan.geometry, plan.backend)
     return _compute(x, weight, bias, *plan.geometry, plan.backend)
+
+
+def _dispatched(x: Tensor, weight: Tensor, bias: Tensor | None, *steps: object) -> Tensor:
+    """Compute through PyTorch's dispatcher."""
+    x, weight, bias = _dispatch.autocast(x, weight, bias)
+    plan = _plan(x, weight, bias, *steps)
+    weight = take_part(weight, plan.part)
+    if plan.backend == 'reference':
+        return reference.depthwise_conv2d(x, weight, bias, *plan.geometry)
+    return _forward(x, weight, bias, *plan.geometry, plan.backend)
 
 
 class _Plan(NamedTuple):
@@ -85,29 +112,19 @@ class _Plan(NamedTuple):
 _plans: dict[tuple, _Plan] = {}
 
 
-def _remembered_plan(x: Tensor, weight: Tensor, bias: Tensor | None, *steps: object) -> _Plan:
-    """Plan a call, or remember how an equal one was planned.
-
-    After a convolution that filled the caches, to check and choose anew takes a tenth of a millisecond.
-    """
-    key = (
-        *(None if t is None else (t.shape, t.dtype, t.device) for t in (x, weight, bias)),
-        x.stride(),
-        _is_recorded(x, weight, bias),
-        steps,
-        *(tuple(map(type, step)) if type(step) is tuple else type(step) for step in steps),  # True is no number
-        _dispatch.request(),
-    )
+def _remembered(key: tuple) -> _Plan | None:
+    """Tell how an equal call was planned, if there was one."""
     try:
-        plan = _plans.get(key)
-    except TypeError:  # a list cannot be a key
-        return _plan(x, weight, bias, *steps)
-    if plan is None:
-        plan = _plan(x, weight, bias, *steps)
-        if len(_plans) >= _MOST_PLANS:
-            _plans.clear()
+        return _plans.get(key)
+    except TypeError:  # sizes that are open cannot be compared
+        return None
+
+
+def _remember(key: tuple, plan: _Plan) -> None:
+    if len(_plans) >= _MOST_PLANS:
+        _plans.clear()
+    with suppress(TypeError):
         _plans[key] = plan
-    return plan
 
 
 def _plan(x: Tensor, weight: Tensor, bias: Tensor | None, stride: object, padding: object, dilation: object) -> _Plan:
