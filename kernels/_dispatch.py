@@ -145,9 +145,14 @@ def is_eager(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and not torch._C._is_tracing()
         and not torch._C._len_torch_dispatch_stack()
         and not _is_transformed()
-        and not torch.is_autocast_enabled('cpu' if x.is_cpu else 'cuda')
+        and not is_autocast(x)
         and not torch.autograd._profiler_enabled()
     )
+
+
+def is_autocast(x: Tensor) -> bool:
+    """Tell whether autocast may change the dtype of a tensor on a CPU or a CUDA device."""
+    return torch.is_autocast_enabled('cpu' if x.is_cpu else 'cuda')  # asking for the device's name takes as long again
 
 
 def _is_plain(tensor: Tensor) -> bool:

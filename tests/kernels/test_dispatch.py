@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sw_mm.kernels import backends, depthwise_conv2d, use_backend
+from sw_mm.kernels import _dispatch, backends, depthwise_conv2d, use_backend
 
 x, weight = torch.randn(1, 2, 9, 8), torch.randn(2, 1, 5, 5, requires_grad=True)
 
@@ -28,8 +28,14 @@ def run(*arguments, **environment):
     return subprocess.run(command, env={'PATH': '', **environment}, capture_output=True, text=True, timeout=120)
 
 
-def test_chosen_by_dtype_and_device(monkeypatch):
-    monkeypatch.delenv('SW_MM_KERNELS', raising=False)
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """The environment as it was at import, to be set instead of it."""
+    monkeypatch.setattr(_dispatch, '_from_environment', None)
+    return lambda value: monkeypatch.setattr(_dispatch, '_from_environment', value)
+
+
+def test_chosen_by_dtype_and_device():
     assert used() == 'custom'
     assert used(x.double(), weight.double()) == 'reference'
     assert used(x.to('meta'), weight.to('meta')) == 'reference'
@@ -44,8 +50,8 @@ def test_inference_leaves_to_pytorch_what_it_does_best():
             assert used(channels_last) == 'custom'
 
 
-def test_environment_and_context_manager(monkeypatch):
-    monkeypatch.setenv('SW_MM_KERNELS', 'reference')
+def test_environment_and_context_manager(environment):
+    environment('reference')
     assert used() == 'reference'
     with use_backend('aten'):
         assert used(x.double(), weight.double()) == 'custom'
@@ -55,7 +61,7 @@ def test_environment_and_context_manager(monkeypatch):
     with use_backend('auto'):
         assert used() == 'custom'
     assert used() == 'reference'
-    monkeypatch.setenv('SW_MM_KERNELS', '')
+    environment('')
     assert used() == 'custom'
 
 
@@ -103,10 +109,10 @@ def test_compiled_functions_obey():
     torch.testing.assert_close(torch.compile(on_reference, backend=keep)(x, weight), expected)
 
 
-def test_unknown_names_are_refused(monkeypatch):
+def test_unknown_names_are_refused(environment):
     with pytest.raises(ValueError, match="name must be 'auto' or one of"), use_backend('cudnn'):
         pass
-    monkeypatch.setenv('SW_MM_KERNELS', 'cudnn')
+    environment('cudnn')
     with pytest.raises(ValueError, match='SW_MM_KERNELS must be'):
         depthwise_conv2d(x, weight)
 
@@ -143,6 +149,15 @@ def test_triton_may_be_old_or_missing(tmp_path, stub, reason):
     result = run('-c', code, PYTHONPATH=f'{tmp_path}:{root}')
     assert result.returncode == 0, result.stderr
     assert re.search(reason, result.stdout), result.stdout
+
+
+def test_autocast_does_not_depend_on_what_was_computed_before():
+    inputs = x.contiguous(memory_format=torch.channels_last), weight.detach()
+    for _ in range(2):
+        with torch.autocast('cpu', dtype=torch.float16), torch.no_grad():
+            assert used(*inputs) == 'custom'
+        with torch.no_grad():
+            depthwise_conv2d(*inputs, padding=2)
 
 
 def test_command_lists_backends_and_layers():

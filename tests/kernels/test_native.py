@@ -31,6 +31,7 @@ GEOMETRIES = {
     'stride and dilation': ((13, 19), (4, 3), (2, 3), (2, 3, 4, 1), (3, 2)),
     'equal stride and dilation': ((13, 14), (3, 3), (2, 2), (2, 2, 1, 3), (2, 2)),
     'bands': ((150, 83), (5, 7), ONE, (3, 3, 2, 2), ONE),
+    'along rows': ((13, 61), (5, 7), ONE, (4, 1, 3, 2), ONE),
     'bands, columns': ((140, 90), (7, 3), ONE, (1, 1, 3, 3), ONE),
     'bands, stride': ((150, 83), (5, 4), (2, 3), (3, 1, 2, 4), (1, 2)),
     'bands, dilation': ((150, 83), (3, 5), ONE, (4, 4, 9, 3), (5, 2)),
@@ -94,6 +95,16 @@ def test_every_width(columns):
         assert_right(tensors(geometry, channels=2, batch=1), geometry[2:])
 
 
+@pytest.mark.parametrize('columns', [24, 25, 31, 32, 40, 55, 56, 57, 63, 65, 90, 113, 128])
+def test_every_cut_of_a_row(columns):
+    """Maps that are convolved along their rows: numbers and widths of tiles, odd ends, every height of a kernel."""
+    for height, rows, taps in ((11, 1, 3), (4, 2, 2), (7, 3, 1), (12, 4, 4), (5, 6, 3), (23, 11, 5), (9, 7, 7)):
+        taps = min(taps, columns // 5)
+        for padding in ((taps // 2, taps // 2, rows // 2, rows // 2), (9, 2, 0, 12), (-2, 3, -1, rows)):
+            geometry = (height, columns), (rows, taps), ONE, padding, ONE
+            assert_right(tensors(geometry, channels=2, batch=1), geometry[2:])
+
+
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('channels_last', [False, True])
 @pytest.mark.parametrize('name', ['rows', 'columns', 'stride and dilation', 'bands'])
@@ -117,8 +128,9 @@ def test_bf16_rounds_as_pytorch_does():
 
 
 @pytest.mark.parametrize('channels_last', [False, True])
-def test_nothing_is_read_from_beside_a_view(channels_last):
-    x, weight, bias, grad = tensors(GEOMETRIES['rows'], 37, channels_last=channels_last)
+@pytest.mark.parametrize('name', ['rows', 'along rows'])
+def test_nothing_is_read_from_beside_a_view(name, channels_last):
+    x, weight, bias, grad = tensors(GEOMETRIES[name], 37, channels_last=channels_last)
     inputs = []
     for tensor in (x, weight, bias, grad):
         surroundings = torch.full([side + 4 for side in tensor.shape], float('nan'))
@@ -126,25 +138,28 @@ def test_nothing_is_read_from_beside_a_view(channels_last):
             surroundings = surroundings.contiguous(memory_format=torch.channels_last)
         view = surroundings[tuple(slice(2, 2 + side) for side in tensor.shape)]
         inputs.append(view.copy_(tensor))
-    assert_right(inputs, GEOMETRIES['rows'][2:])
+    assert_right(inputs, GEOMETRIES[name][2:])
 
 
-def test_any_strides():
-    x, weight, bias, grad = tensors(GEOMETRIES['rows'], 20)
+@pytest.mark.parametrize('name', ['rows', 'along rows'])
+def test_any_strides(name):
+    x, weight, bias, grad = tensors(GEOMETRIES[name], 20)
     turned = x.transpose(2, 3).contiguous().transpose(2, 3), weight.flip(1).transpose(0, 3).contiguous().transpose(0, 3)
     spread = grad[:1, :1].expand_as(grad)  # as the gradient of a sum is
     for inputs in ((*turned, bias, grad), (x, weight, bias, spread)):
-        assert_right(inputs, GEOMETRIES['rows'][2:])
+        assert_right(inputs, GEOMETRIES[name][2:])
 
 
 @pytest.mark.parametrize('openmp', [True, False])
 @pytest.mark.parametrize('batch', [1, 5])
-def test_threads_do_not_change_a_bit(batch, openmp, monkeypatch):
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_threads_do_not_change_a_bit(channels_last, batch, openmp, monkeypatch):
     if not openmp:
         monkeypatch.setattr(_native, 'openmp', lambda: None)
     elif _native.openmp() is None:
         pytest.skip('this PyTorch shares no OpenMP library')
-    inputs, threads = tensors(GEOMETRIES['bands'], 37, batch), torch.get_num_threads()
+    inputs = tensors(GEOMETRIES['bands'], 37, batch, channels_last=channels_last)
+    threads = torch.get_num_threads()
     results = []
     try:
         for count in (1, 2, 7):
