@@ -199,6 +199,10 @@ __attribute__((noinline)) void tile(
     const Grid &out, const Grid &x, const Grid &kernel, int64_t i, int64_t j, int64_t top, int64_t left,
     const Start &start
 ) {
+    if (out.column != LANES)  // in a channels_last map, whose pixels come one by one
+        for (int r = 0; r < R; ++r)
+            for (int t = 0; t < T; ++t) __builtin_prefetch(out.at(i + r, j + t), 1);
+
     Lanes sums[R][T];
 #pragma GCC unroll 2
     for (int r = 0; r < R; ++r)
@@ -526,13 +530,19 @@ class Walk {
     int64_t i = 0, j = 0;
 };
 
+// Pixels of a channels_last map are too far apart for the processor to foresee the next ones: ask for them so early.
+constexpr int64_t AHEAD = 16;
+
 template <typename T>
 void read_as(const Map &map, int64_t image, const Block &block, const Grid &pixels) {
     const T *origin = reinterpret_cast<const T *>(map.data) + image * map.image + block.channel * map.channel;
     if (map.channel == 1 && block.stop == LANES) {
         for (int64_t i = 0; i < map.height; ++i)
-            for (int64_t j = 0; j < map.width; ++j)
-                *lanes(pixels.at(i, j)) = load(origin + i * map.row + j * map.column);
+            for (int64_t j = 0; j < map.width; ++j) {
+                const T *pixel = origin + i * map.row + j * map.column;
+                __builtin_prefetch(pixel + AHEAD * map.column);
+                *lanes(pixels.at(i, j)) = load(pixel);
+            }
         return;
     }
     const T *channels[LANES];
