@@ -36,7 +36,7 @@ namespace {
 // alone. So have MOST_ROWS rows of MOST_RUNS runs of RUN pixels, a tap for each row, and a pixel. With AVX-512 a run is
 // half a vector: 56 pixels are seven of them.
 #if defined(__AVX512F__)
-constexpr int LANES = 16, MOST_COLUMNS = 12, RUN = 8, MOST_ROWS = 6, MOST_RUNS = 7;
+constexpr int LANES = 16, MOST_COLUMNS = 12, RUN = 8, MOST_ROWS = 5, MOST_RUNS = 7;
 #elif defined(__AVX__)
 constexpr int LANES = 8, MOST_COLUMNS = 5, RUN = 8, MOST_ROWS = 3, MOST_RUNS = 4;
 #elif defined(__aarch64__)
@@ -327,34 +327,59 @@ struct Sums {
         }
     }
 
-    // Take a row of pixels into the sums that it serves: rows FIRST, ..., the r-th of which meets the taps r rows up.
+    // Rows FIRST, ... of the taps in a column of the kernel, one for each row of sums, the r-th from r rows up.
+    template <int FIRST, int ROWS>
+    static INLINE void take(Lanes (&tap)[R], const float *taps, int64_t width) {
+#pragma GCC unroll 8
+        for (int r = FIRST; r < FIRST + ROWS; ++r) tap[r] = taps[-r * width] - Lanes{};
+    }
+
+    // Pixels of a row times these taps.
+    template <int FIRST, int ROWS>
+    INLINE void meet(const Lanes (&tap)[R], const float *pixels, int64_t end, const std::array<Mask, 2> &masks) {
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; ++v) {
+            const bool last = v + 1 == VECTORS + HALVES;
+            const float *from = pixels + (last ? end : v * LANES);
+            Lanes pixel = v && !last ? load(from) : load(from, masks[last]);
+            keep(pixel);
+#pragma GCC unroll 8
+            for (int r = FIRST; r < FIRST + ROWS; ++r) vectors[r][v] += pixel * tap[r];
+        }
+        if constexpr (HALVES) {
+            Run pixel = load_run(pixels + end, masks[1]);
+            keep(pixel);
+#pragma GCC unroll 8
+            for (int r = FIRST; r < FIRST + ROWS; ++r) {
+                Run half;
+                std::memcpy(&half, &tap[r], sizeof half);
+                halves[r][0] += pixel * half;
+            }
+        }
+    }
+
+    // Take a row of pixels into the sums that it serves, rows FIRST, ...
     template <int FIRST, int ROWS>
     INLINE void add(const Lines &x, const Tile &tile, int64_t row) {
         const float *pixels = x.pixels + row * x.row + tile.column, *taps = x.taps + row * x.width;
-        const auto *masks = tile.masks.data();
-        for (int64_t b = 0; b < x.width; ++b, ++pixels, ++taps) {
+        for (int64_t b = 0; b < x.width; ++b) {
             Lanes tap[R];
-#pragma GCC unroll 8
-            for (int r = FIRST; r < FIRST + ROWS; ++r) tap[r] = taps[-r * x.width] - Lanes{};
-#pragma GCC unroll 8
-            for (int v = 0; v < VECTORS; ++v) {
-                const bool last = v + 1 == VECTORS + HALVES;
-                const float *from = pixels + (last ? tile.last : v * LANES);
-                Lanes pixel = v && !last ? load(from) : load(from, masks[b][last]);
-                keep(pixel);
-#pragma GCC unroll 8
-                for (int r = FIRST; r < FIRST + ROWS; ++r) vectors[r][v] += pixel * tap[r];
-            }
-            if constexpr (HALVES) {
-                Run pixel = load_run(pixels + tile.last, masks[b][1]);
-                keep(pixel);
-#pragma GCC unroll 8
-                for (int r = FIRST; r < FIRST + ROWS; ++r) {
-                    Run half;
-                    std::memcpy(&half, &tap[r], sizeof half);
-                    halves[r][0] += pixel * half;
-                }
-            }
+            take<FIRST, ROWS>(tap, taps + b, x.width);
+            meet<FIRST, ROWS>(tap, pixels + b, tile.last, tile.masks[b]);
+        }
+    }
+
+    // Take two rows of pixels, of which one serves the first rows of sums, and the other the rest.
+    template <int FIRST>
+    INLINE void add_both(const Lines &x, const Tile &tile) {
+        const float *pixels = x.pixels + (FIRST - 1) * x.row + tile.column, *taps = x.taps + (FIRST - 1) * x.width;
+        const int64_t row = x.height * x.row, area = x.height * x.width;
+        for (int64_t b = 0; b < x.width; ++b) {
+            Lanes tap[R];
+            take<0, FIRST>(tap, taps + b, x.width);
+            take<FIRST, R - FIRST>(tap, taps + area + b, x.width);
+            meet<0, FIRST>(tap, pixels + b, tile.last, tile.masks[b]);
+            meet<FIRST, R - FIRST>(tap, pixels + row + b, tile.last, tile.masks[b]);
         }
     }
 
@@ -368,6 +393,12 @@ struct Sums {
     template <int... I>
     INLINE void leave(const Lines &x, const Tile &tile, int64_t first, int64_t stop, std::integer_sequence<int, I...>) {
         ((first <= x.height + I && x.height + I < stop ? add<I + 1, R - 1 - I>(x, tile, x.height + I) : void()), ...);
+    }
+
+    // Both, if all these rows are on the map. One by one, the shorter would be done before their pixels are loaded.
+    template <int... I>
+    INLINE void enter_and_leave(const Lines &x, const Tile &tile, std::integer_sequence<int, I...>) {
+        (add_both<I + 1>(x, tile), ...);
     }
 
     INLINE void put(float *out, int64_t row, int64_t last) const {
@@ -388,11 +419,12 @@ __attribute__((noinline)) void runs(
     float *out, int64_t row, const Lines &x, const Tile &tile, int64_t first, int64_t stop, float start
 ) {
     const std::make_integer_sequence<int, R - 1> ramp;
+    const bool whole = first == 0 && stop == x.height + R - 1;
     Sums<R, V> sums(start);
-    sums.enter(x, tile, first, stop, ramp);
+    whole ? sums.enter_and_leave(x, tile, ramp) : sums.enter(x, tile, first, stop, ramp);
     for (int64_t a = std::max<int64_t>(first, R - 1), end = std::min(stop, x.height); a < end; ++a)
         sums.template add<0, R>(x, tile, a);
-    sums.leave(x, tile, first, stop, ramp);
+    if (!whole) sums.leave(x, tile, first, stop, ramp);
     sums.put(out + tile.column, row, tile.last);
 }
 
@@ -868,8 +900,8 @@ struct Rows {
         if (job.count > 1 || v.output * v.tap * h.output * h.tap > 1) return false;
         if (source.column != 1 || result.column != 1) return false;
         if (source.type != FLOAT32 || kernel.type != FLOAT32 || result.type != FLOAT32) return false;
-        return result.width >= 24 && 5 * kernel.width <= result.width && std::max(kernel.width, kernel.height) <= 11 &&
-               std::min(kernel.width, kernel.height) > 0;
+        if (!kernel.height || !kernel.width) return false;
+        return result.width >= 24 && kernel.width <= std::min<int64_t>(13, result.width / 5);
     }
 
     explicit Rows(const Convolutions &job)
