@@ -62,6 +62,12 @@ def leaves_to_onednn(x: Tensor, kernel_size: Pair, stride: Pair) -> bool:
     return prod(kernel_size) <= prod(stride) * (_FEW_TAPS_ON_LARGE_MAPS if large else _FEW_TAPS)
 
 
+def leaves_gradients_to_onednn(x: Tensor, kernel_size: Pair) -> bool:
+    """Tell whether PyTorch's own convolution computes both gradients of :func:`forward` as fast, and sooner."""
+    few = prod(kernel_size) <= _FEW_TAPS_TO_DIFFERENTIATE
+    return few and x.dtype is torch.float32 and memory_format_of(x) is torch.channels_last
+
+
 def convolve(
     sources: Sequence[Tensor],
     kernels: Sequence[Tensor],

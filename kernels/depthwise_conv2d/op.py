@@ -1,6 +1,6 @@
 """The public depthwise convolution: checks its arguments, crops the kernel to the map and picks a backend."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -172,11 +172,12 @@ def _wants_plain_convolution(
     """Tell whether the CPU backends have nothing to add: then even the overhead of an operator is too much."""
     if x.device.type != 'cpu' or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    if _is_recorded(x, weight, bias):
-        return False
     if not aten.is_plain(x, weight, stride, padding, dilation):
         return False
-    return bool(_dispatch.unusable('native')) or native.leaves_to_onednn(x, tuple(weight.shape[2:]), stride)
+    kernel_size = tuple(weight.shape[2:])
+    if _is_recorded(x, weight, bias):
+        return native.leaves_gradients_to_onednn(x, kernel_size)
+    return bool(_dispatch.unusable('native')) or native.leaves_to_onednn(x, kernel_size, stride)
 
 
 @cache
@@ -281,8 +282,13 @@ def _input_grad(
     dilation: Sequence[int],
     backend: str,
 ) -> Tensor:
-    compute = implementation(backend).input_grad
-    out = compute(grad, weight, tuple(input_size), tuple(stride), tuple(padding), tuple(dilation))
+    return _compute_input_grad(grad, weight, tuple(input_size), tuple(stride), tuple(padding), tuple(dilation), backend)
+
+
+def _compute_input_grad(
+    grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, padding: Sides, dilation: Pair, backend: str
+) -> Tensor:
+    out = implementation(backend).input_grad(grad, weight, input_size, stride, padding, dilation)
     return out.contiguous(memory_format=memory_format_of(grad))
 
 
@@ -300,8 +306,13 @@ def _weight_grad(
     dilation: Sequence[int],
     backend: str,
 ) -> Tensor:
-    compute = implementation(backend).weight_grad
-    return compute(x, grad, tuple(kernel_size), tuple(stride), tuple(padding), tuple(dilation)).contiguous()
+    return _compute_weight_grad(x, grad, tuple(kernel_size), tuple(stride), tuple(padding), tuple(dilation), backend)
+
+
+def _compute_weight_grad(
+    x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair, backend: str
+) -> Tensor:
+    return implementation(backend).weight_grad(x, grad, kernel_size, stride, padding, dilation).contiguous()
 
 
 @_forward.register_fake
@@ -329,11 +340,13 @@ def _save(ctx, inputs: tuple, output: Tensor) -> None:
     ctx.save_for_backward(first, second)
 
 
-def _forward_backward(ctx, out_grad: Tensor) -> tuple[Tensor | None, ...]:
+def _forward_backward(
+    ctx, out_grad: Tensor, input_grad: Callable = _input_grad, weight_grad: Callable = _weight_grad
+) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
     return (
-        _input_grad(out_grad, weight, x.shape[2:], *ctx.geometry) if ctx.needs_input_grad[0] else None,
-        _weight_grad(x, out_grad, weight.shape[2:], *ctx.geometry) if ctx.needs_input_grad[1] else None,
+        input_grad(out_grad, weight, x.shape[2:], *ctx.geometry) if ctx.needs_input_grad[0] else None,
+        weight_grad(x, out_grad, weight.shape[2:], *ctx.geometry) if ctx.needs_input_grad[1] else None,
         out_grad.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None,
         *[None] * 4,
     )
@@ -366,7 +379,12 @@ class _Recorded(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         return _compute(x, weight, bias, *geometry)
 
-    backward = staticmethod(_forward_backward)
+    @staticmethod
+    def backward(ctx, out_grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        if torch.is_grad_enabled() or not _dispatch.is_eager(x, weight, out_grad):
+            return _forward_backward(ctx, out_grad)
+        return _forward_backward(ctx, out_grad, _compute_input_grad, _compute_weight_grad)
 
 
 _forward.register_autograd(_forward_backward, setup_context=_save)
