@@ -270,11 +270,11 @@ void correlate(const Grid &out, const Grid &x, const Grid &kernel, int64_t top, 
     }
 }
 
-// ------------------------------------------------------------------------------------------ the sum, along a map's rows
+// ---------------------------------------------------------------------------------------- the sum, along rows of a map
 
 // Vectors hold neighbouring pixels of one channel, and a tap is a single number. That spares moving blocks of channels,
 // which takes as long as to convolve them with a small kernel. Rows need zeros beside them where a map is padded; with
-// AVX-512 masks stand for these, and rows are read where they are.
+// AVX-512, masks stand for these, and rows are read where they are.
 #if defined(__AVX512F__)
 constexpr bool MASKS = true;
 typedef __mmask16 Mask;
@@ -292,8 +292,16 @@ typedef uint16_t Mask;
 
 INLINE Lanes load(const float *numbers, Mask) { return load(numbers); }
 
-[[maybe_unused]] INLINE Run load_run(const float *numbers, Mask) { return *reinterpret_cast<const UnalignedRun *>(numbers); }
+[[maybe_unused]] INLINE Run load_run(const float *numbers, Mask) {
+    return *reinterpret_cast<const UnalignedRun *>(numbers);
+}
 #endif
+
+Mask mask_of(int64_t first, int64_t stop) {
+    Mask mask = 0;
+    for (int64_t l = std::max<int64_t>(0, first); l < std::min<int64_t>(LANES, stop); ++l) mask |= 1 << l;
+    return mask;
+}
 
 // Runs that are computed together: the column of the first, how many they are, and how far from that column on the last
 // vector begins, which may overlap the one before. By column of the kernel, masks of the first vector and of the last.
@@ -434,6 +442,52 @@ template <int... I>
 Runs runs_of(int64_t rows, int64_t count, std::integer_sequence<int, I...>) {
     static const Runs functions[MOST_ROWS][MOST_RUNS - 1] = {runs<I / (MOST_RUNS - 1) + 1, I % (MOST_RUNS - 1) + 2>...};
     return functions[rows - 1][count - 2];
+}
+
+// Rows of a map and of its output's gradient, cut into as many vectors. By vector, which pixels of the gradient there
+// are; by vector and column of the kernel, which of those on the map they meet.
+struct RowPair {
+    const float *pixels, *grads;
+    int64_t pixels_row, grads_row, vectors, width;
+    const Mask *grad_masks, *pixel_masks;
+};
+
+// Sums for A by B taps: rows of pixels meet the gradient's row at `grads`, for the next rows of taps those above.
+template <int A, int B>
+__attribute__((noinline)) void meet_rows(float *taps, const RowPair &at, int64_t rows) {
+    Lanes sums[A][B] = {};
+    for (int64_t v = 0; v < at.vectors; ++v) {
+        const Mask mask = at.grad_masks[v], *masks = at.pixel_masks + v * at.width;
+        const float *pixels = at.pixels + v * LANES, *grads = at.grads + v * LANES;
+        for (int64_t r = 0; r < rows; ++r, pixels += at.pixels_row, grads += at.grads_row) {
+            Lanes grad[A];
+#pragma GCC unroll 8
+            for (int a = 0; a < A; ++a) {
+                grad[a] = load(grads - a * at.grads_row, mask);
+                keep(grad[a]);
+            }
+#pragma GCC unroll 4
+            for (int b = 0; b < B; ++b) {
+                Lanes pixel = load(pixels + b, masks[b]);
+                keep(pixel);
+#pragma GCC unroll 8
+                for (int a = 0; a < A; ++a) sums[a][b] += grad[a] * pixel;
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int a = 0; a < A; ++a)
+#pragma GCC unroll 4
+        for (int b = 0; b < B; ++b) *lanes(taps + (a * at.width + b) * LANES) += sums[a][b];
+}
+
+typedef void (*MeetRows)(float *, const RowPair &, int64_t);
+constexpr int MOST_TAPS = 3;
+
+template <int... I>
+MeetRows meet_rows_of(int64_t rows, int64_t columns, std::integer_sequence<int, I...>) {
+    static const MeetRows functions[MOST_TAPS][MOST_TAPS] = {meet_rows<I / MOST_TAPS + 1, I % MOST_TAPS + 1>...};
+    return functions[rows - 1][columns - 1];
 }
 
 // -------------------------------------------------------------------------------------------- stride and dilation
@@ -929,12 +983,8 @@ struct Rows {
         return job.transposed ? taps - 1 - axis.padding : axis.padding;
     }
 
-    // Which pixels of a vector are on the map.
     Mask mask(int64_t column) const {
-        Mask mask = 0;
-        for (int64_t l = 0; l < LANES; ++l)
-            if (!in_place || (column + l >= 0 && column + l < source.width)) mask |= 1 << l;
-        return mask;
+        return in_place ? mask_of(-column, source.width - column) : mask_of(0, LANES);
     }
 };
 
@@ -1071,6 +1121,75 @@ class Differentiate {
     std::vector<Buffer> taps;
 };
 
+// The gradient of a single small kernel with unit steps on contiguous maps, along rows.
+class DifferentiateRows {
+  public:
+    static bool suit(const Gradients &job) {
+        const Map &x = job.x, &grad = job.gradients[0].out_grad, &taps = job.gradients[0].taps;
+        const Axis &v = job.gradients[0].vertical, &h = job.gradients[0].horizontal;
+        if (!MASKS || job.count > 1 || v.output * v.tap * h.output * h.tap > 1) return false;
+        if (x.type != FLOAT32 || grad.type != FLOAT32 || x.column != 1 || grad.column != 1) return false;
+        return grad.width >= 24 && std::max(taps.width, taps.height) <= MOST_TAPS;
+    }
+
+    explicit DifferentiateRows(const Gradients &job)
+        : job(job), grad(job.gradients[0].out_grad), kernel(job.gradients[0].taps),
+          top(job.gradients[0].vertical.padding), left(job.gradients[0].horizontal.padding),
+          vectors(divide_up(grad.width, LANES)), buffer(area(kernel)), sums(dense(kernel, buffer)) {
+        for (int64_t v = 0; v < vectors; ++v) {
+            const int64_t stop = grad.width - v * LANES;
+            grad_masks.push_back(mask_of(0, stop));
+            for (int64_t b = 0; b < kernel.width; ++b) {
+                const int64_t column = v * LANES + b - left;
+                pixel_masks.push_back(mask_of(-column, std::min(stop, job.x.width - column)));
+            }
+        }
+    }
+
+    void operator()(int64_t task) {
+        const int64_t channel = task % job.channels, split = task / job.channels;
+        fill(sums, Lanes{});
+        const int64_t stop = (split + 1) * job.images / job.splits;
+        for (int64_t image = split * job.images / job.splits; image < stop; ++image) add(image, channel);
+        for (int64_t a = 0; a < kernel.height; ++a)
+            for (int64_t b = 0; b < kernel.width; ++b) {
+                float numbers[LANES];
+                store(numbers, *lanes(sums.at(a, b)));
+                for (int64_t size = LANES / 2; size; size /= 2)
+                    for (int64_t l = 0; l < size; ++l) numbers[l] += numbers[l + size];
+                row_of(kernel, split, channel, a)[b * kernel.column] = numbers[0];
+            }
+    }
+
+  private:
+    void add(int64_t image, int64_t channel) {
+        const auto taps_of = [&](int64_t row) {  // rows of taps that meet this row of pixels
+            return std::pair(
+                std::max<int64_t>(0, row + top - grad.height + 1), std::min<int64_t>(kernel.height, row + top + 1)
+            );
+        };
+        for (int64_t row = 0, next; row < job.x.height; row = next) {
+            const auto taps = taps_of(row);
+            for (next = row + 1; next < job.x.height && taps_of(next) == taps;) ++next;
+            if (taps.first >= taps.second) continue;
+            const RowPair at{
+                row_of(job.x, image, channel, row) - left, row_of(grad, image, channel, row + top - taps.first),
+                job.x.row, grad.row, vectors, kernel.width, grad_masks.data(), pixel_masks.data()
+            };
+            meet_rows_of(
+                taps.second - taps.first, kernel.width, std::make_integer_sequence<int, MOST_TAPS * MOST_TAPS>()
+            )(sums.at(taps.first, 0), at, next - row);
+        }
+    }
+
+    const Gradients &job;
+    const Map &grad, &kernel;
+    const int64_t top, left, vectors;
+    const Buffer buffer;
+    const Grid sums;
+    std::vector<Mask> grad_masks, pixel_masks;
+};
+
 }  // namespace
 
 extern "C" {
@@ -1122,6 +1241,7 @@ int sw_mm_weight_grads(
         const int64_t rows = reach(gradients[n].vertical, gradients[n].taps.height, job.band, false);
         job.pixels = std::max(job.pixels, std::min(rows, x->height) * x->width);
     }
+    if (DifferentiateRows::suit(job)) return run<DifferentiateRows>(job, channels * splits, parallel, threads) ? 0 : 1;
     return run<Differentiate>(job, job.blocks() * splits, parallel, threads) ? 0 : 1;
 }
 }
