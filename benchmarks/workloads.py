@@ -194,7 +194,8 @@ MODELS: dict[str, Callable[[], Counter]] = {
 def grid() -> list[Depthwise]:
     """Plain sizes that show where a method is good: maps of four stages, square kernels and strips."""
     maps = ((64, 56), (128, 28), (256, 14), (512, 7))
-    return [same(*channels_and_size, kernel) for channels_and_size in maps for kernel in (3, 5, 7, 13, 31, (51, 5), (5, 51))]
+    kernels = (3, 5, 7, 13, 31, (51, 5), (5, 51))
+    return [same(*channels_and_size, kernel) for channels_and_size in maps for kernel in kernels]
 
 
 def growth() -> dict[str, list[tuple[int, Depthwise, int]]]:

@@ -161,6 +161,19 @@ def test_memory_format_is_kept(kernel_size, padding, dtype, cpu_backend):
         assert depthwise_conv2d(part, kernels, padding=padding).is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize('kernel_size', [(3, 3), (3, 13)])
+def test_gradients_of_gradients_in_fp32(kernel_size, cpu_backend):
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        inputs = random_inputs((9, 26), kernel_size, dtype)
+        with use_backend(cpu_backend if dtype is torch.float32 else 'reference'):
+            out = depthwise_conv2d(*inputs, padding=(1, kernel_size[1] // 2))
+            gradients = torch.autograd.grad(out.square().sum(), inputs, create_graph=True)
+            results.append(torch.autograd.grad(sum(gradient.square().sum() for gradient in gradients), inputs))
+    for actual, expected in zip(*results, strict=True):
+        assert (actual - expected).norm() <= 1e-5 * expected.norm()
+
+
 def test_non_contiguous_tensors(cpu_backend):
     x, weight, bias = random_inputs((20, 18), (5, 9), torch.float32, channels=6)
     strided = x.transpose(2, 3)[:, ::2, ::2, 3:], weight.transpose(2, 3)[::2], bias[::2]
