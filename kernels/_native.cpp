@@ -8,8 +8,9 @@
 //     out[i, j] += sum over a, b of kernel[a, b] * x[i + a - top, j + b - left],
 //
 // computed two rows by up to MOST_COLUMNS columns at a time, which live in registers. Taps that would meet padding are
-// skipped, not multiplied by zero. For the gradient of the kernels, the kernels are `out` and the output's gradient is
-// `kernel`. With stride or dilation, pixels of the same remainder form lattices that only meet each other.
+// skipped, not multiplied by zero; where vectors hold pixels of a row, that goes for those above and below the map. For
+// the gradient of the kernels, the kernels are `out` and the output's gradient is `kernel`. With stride or dilation,
+// pixels of the same remainder form lattices that only meet each other.
 //
 // Sums run in an order that depends on shapes only, never on the number of threads.
 
@@ -1042,7 +1043,7 @@ class ConvolveRows {
             float *out = row_of(rows.result, image, channel, i);
             for (const Tile &tile : rows.tiles) {
                 if (rows.result.width > 64) fetch_ahead(out, height, x, tile);
-                runs_of(height, tile.runs, std::make_integer_sequence<int, MOST_ROWS *(MOST_RUNS - 1)>())(
+                runs_of(height, tile.runs, std::make_integer_sequence<int, MOST_ROWS * (MOST_RUNS - 1)>())(
                     out, rows.result.row, x, tile, first, stop, bias ? bias[channel] : 0
                 );
             }

@@ -1,7 +1,8 @@
 """Depthwise convolution and its gradients on a CPU, in kernels compiled for it: any geometry, sums in fp32.
 
 Maps of any strides are read and written as they are. fp16 is computed in fp32 tensors, all else in registers. What
-oneDNN is better at, small kernels on channels_last maps, is left to it.
+oneDNN is better at, small kernels on channels_last maps, is left to it; on contiguous maps they have kernels of their
+own.
 """
 
 import ctypes
@@ -63,7 +64,7 @@ def leaves_to_onednn(x: Tensor, kernel_size: Pair, stride: Pair) -> bool:
 
 
 def leaves_gradients_to_onednn(x: Tensor, kernel_size: Pair) -> bool:
-    """Tell whether PyTorch's own convolution computes both gradients of :func:`forward` as fast, and sooner."""
+    """Tell whether both gradients of :func:`forward` are left to PyTorch's own convolution."""
     few = prod(kernel_size) <= _FEW_TAPS_TO_DIFFERENTIATE
     return few and x.dtype is torch.float32 and memory_format_of(x) is torch.channels_last
 
