@@ -340,10 +340,13 @@ def _save(ctx, inputs: tuple, output: Tensor) -> None:
     ctx.save_for_backward(first, second)
 
 
-def _forward_backward(
-    ctx, out_grad: Tensor, input_grad: Callable = _input_grad, weight_grad: Callable = _weight_grad
+def _forward_backward(ctx, out_grad: Tensor) -> tuple[Tensor | None, ...]:
+    return _gradients(ctx, *ctx.saved_tensors, out_grad, _input_grad, _weight_grad)
+
+
+def _gradients(
+    ctx, x: Tensor, weight: Tensor, out_grad: Tensor, input_grad: Callable, weight_grad: Callable
 ) -> tuple[Tensor | None, ...]:
-    x, weight = ctx.saved_tensors
     return (
         input_grad(out_grad, weight, x.shape[2:], *ctx.geometry) if ctx.needs_input_grad[0] else None,
         weight_grad(x, out_grad, weight.shape[2:], *ctx.geometry) if ctx.needs_input_grad[1] else None,
@@ -381,10 +384,10 @@ class _Recorded(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, out_grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        if torch.is_grad_enabled() or not _dispatch.is_eager(x, weight, out_grad):
-            return _forward_backward(ctx, out_grad)
-        return _forward_backward(ctx, out_grad, _compute_input_grad, _compute_weight_grad)
+        x, weight = ctx.saved_tensors  # once: checkpointing computes them when they are asked for
+        observed = torch.is_grad_enabled() or not _dispatch.is_eager(x, weight, out_grad)
+        operators = (_input_grad, _weight_grad) if observed else (_compute_input_grad, _compute_weight_grad)
+        return _gradients(ctx, x, weight, out_grad, *operators)
 
 
 _forward.register_autograd(_forward_backward, setup_context=_save)
