@@ -412,7 +412,7 @@ def test_bf16_autocast_trains_as_mmpretrain_does(trained):
 
     outputs, errors = outputs_and_errors(net)
     _, expected = outputs_and_errors(mmpretrain_net(net, **ALL))
-    assert all(ours < 1.5 * theirs < 0.5 for ours, theirs in zip(errors, expected, strict=True))
+    assert all(ours < 1.5 * theirs < 1 for ours, theirs in zip(errors, expected, strict=True))
     sum(m.float().square().mean() for m in outputs).backward()
     assert all(p.grad.isfinite().all() for p in net.parameters())
 
