@@ -402,7 +402,9 @@ def test_numbers_of_numpy_are_as_good_as_pythons():
 
 
 def test_bf16_autocast_trains_as_mmpretrain_does(trained):
-    net = trained(build(**DENSE)).train()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # one net in twelve rounds worse, in either implementation
+        net = trained(build(**DENSE)).train()
 
     def outputs_and_errors(model: nn.Module) -> tuple[tuple[torch.Tensor, ...], list[float]]:
         exact = model(batch())
@@ -412,7 +414,7 @@ def test_bf16_autocast_trains_as_mmpretrain_does(trained):
 
     outputs, errors = outputs_and_errors(net)
     _, expected = outputs_and_errors(mmpretrain_net(net, **ALL))
-    assert all(ours < 1.5 * theirs < 1 for ours, theirs in zip(errors, expected, strict=True))
+    assert all(ours < 1.5 * theirs < 0.5 for ours, theirs in zip(errors, expected, strict=True))
     sum(m.float().square().mean() for m in outputs).backward()
     assert all(p.grad.isfinite().all() for p in net.parameters())
 
