@@ -938,6 +938,13 @@ class Convolve {
     Source source;
 };
 
+// What is convolved along rows: fp32 maps whose rows are contiguous, without stride or dilation, and wide enough.
+constexpr int64_t LEAST_WIDTH = 24;
+
+bool has_rows(const Map &map) { return map.type == FLOAT32 && map.column == 1; }
+
+bool has_unit_steps(const Axis &v, const Axis &h) { return v.output * v.tap * h.output * h.tap == 1; }
+
 // A single branch with unit steps on contiguous maps, convolved along rows.
 struct Rows {
     const Convolutions &job;
@@ -950,13 +957,11 @@ struct Rows {
 
     // Whether that is faster, and possible.
     static bool suit(const Convolutions &job) {
-        const Map &source = job.branches[0].source, &kernel = job.branches[0].kernel, &result = job.results[0].map;
-        const Axis &v = job.branches[0].vertical, &h = job.branches[0].horizontal;
-        if (job.count > 1 || v.output * v.tap * h.output * h.tap > 1) return false;
-        if (source.column != 1 || result.column != 1) return false;
-        if (source.type != FLOAT32 || kernel.type != FLOAT32 || result.type != FLOAT32) return false;
-        if (!kernel.height || !kernel.width) return false;
-        return result.width >= 24 && kernel.width <= std::min<int64_t>(13, result.width / 5);
+        const Branch &branch = job.branches[0];
+        const Map &kernel = branch.kernel, &result = job.results[0].map;
+        return job.count == 1 && has_unit_steps(branch.vertical, branch.horizontal) && has_rows(branch.source) &&
+               has_rows(result) && kernel.type == FLOAT32 && area(kernel) && result.width >= LEAST_WIDTH &&
+               kernel.width <= std::min<int64_t>(13, result.width / 5);
     }
 
     explicit Rows(const Convolutions &job)
@@ -1126,11 +1131,10 @@ class Differentiate {
 class DifferentiateRows {
   public:
     static bool suit(const Gradients &job) {
-        const Map &x = job.x, &grad = job.gradients[0].out_grad, &taps = job.gradients[0].taps;
-        const Axis &v = job.gradients[0].vertical, &h = job.gradients[0].horizontal;
-        if (!MASKS || job.count > 1 || v.output * v.tap * h.output * h.tap > 1) return false;
-        if (x.type != FLOAT32 || grad.type != FLOAT32 || x.column != 1 || grad.column != 1) return false;
-        return grad.width >= 24 && std::max(taps.width, taps.height) <= MOST_TAPS;
+        const Gradient &gradient = job.gradients[0];
+        const Map &grad = gradient.out_grad, &taps = gradient.taps;
+        return MASKS && job.count == 1 && has_unit_steps(gradient.vertical, gradient.horizontal) && has_rows(job.x) &&
+               has_rows(grad) && grad.width >= LEAST_WIDTH && std::max(taps.width, taps.height) <= MOST_TAPS;
     }
 
     explicit DifferentiateRows(const Gradients &job)

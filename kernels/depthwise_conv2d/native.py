@@ -50,7 +50,7 @@ def input_grad(grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, pad
 
 def weight_grad(x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Gradient of :func:`forward` with respect to its kernels ``(C, 1, kh, kw)``, accumulated in fp32."""
-    if _is_channels_last(x) and prod(kernel_size) <= _FEW_TAPS_TO_DIFFERENTIATE:
+    if _leaves_weight_grad_to_onednn(x, kernel_size):
         return aten.weight_grad(x, grad, kernel_size, stride, padding, dilation)
     return weight_grads(x, [grad], [kernel_size], [(stride, padding, dilation)])[0]
 
@@ -65,8 +65,11 @@ def leaves_to_onednn(x: Tensor, kernel_size: Pair, stride: Pair) -> bool:
 
 def leaves_gradients_to_onednn(x: Tensor, kernel_size: Pair) -> bool:
     """Tell whether both gradients of :func:`forward` are left to PyTorch's own convolution."""
-    few = prod(kernel_size) <= _FEW_TAPS_TO_DIFFERENTIATE
-    return few and x.dtype is torch.float32 and memory_format_of(x) is torch.channels_last
+    return x.dtype is torch.float32 and _leaves_weight_grad_to_onednn(x, kernel_size)
+
+
+def _leaves_weight_grad_to_onednn(x: Tensor, kernel_size: Pair) -> bool:
+    return _is_channels_last(x) and prod(kernel_size) <= _FEW_TAPS_TO_DIFFERENTIATE
 
 
 def convolve(

@@ -62,6 +62,7 @@ def depthwise_conv2d(
     steps = stride, padding, dilation
     if torch.compiler.is_compiling():
         return _dispatched(x, weight, bias, *steps)
+    recorded = _is_recorded(x, weight, bias)
     # After a convolution that filled the caches, to check and choose anew takes a tenth of a millisecond.
     key = (
         x.shape,
@@ -73,7 +74,7 @@ def depthwise_conv2d(
         weight.device,
         None if bias is None else (bias.shape, bias.dtype, bias.device),
         repr(steps),  # True is no number
-        _is_recorded(x, weight, bias),
+        recorded,
         _dispatch.request(),
     )
     plan = _remembered(key)
@@ -84,22 +85,13 @@ def depthwise_conv2d(
         if plan is None:
             plan = _plan(x, weight, bias, *steps)
             _remember(key, plan)
-    weight = take_part(weight, plan.part)
-    if plan.backend == 'reference':
-        return reference.depthwise_conv2d(x, weight, bias, *plan.geometry)
-    if _is_recorded(x, weight, bias):
-        return _Recorded.apply(x, weight, bias, *plan.geometry, plan.backend)
-    return _compute(x, weight, bias, *plan.geometry, plan.backend)
+    return _follow(plan, x, weight, bias, _Recorded.apply if recorded else _compute)
 
 
 def _dispatched(x: Tensor, weight: Tensor, bias: Tensor | None, *steps: object) -> Tensor:
     """Compute through PyTorch's dispatcher."""
     x, weight, bias = _dispatch.autocast(x, weight, bias)
-    plan = _plan(x, weight, bias, *steps)
-    weight = take_part(weight, plan.part)
-    if plan.backend == 'reference':
-        return reference.depthwise_conv2d(x, weight, bias, *plan.geometry)
-    return _forward(x, weight, bias, *plan.geometry, plan.backend)
+    return _follow(_plan(x, weight, bias, *steps), x, weight, bias, _forward)
 
 
 class _Plan(NamedTuple):
@@ -108,6 +100,13 @@ class _Plan(NamedTuple):
     part: tuple[slice, slice] | None
     geometry: tuple[Pair, Sides, Pair]
     backend: str
+
+
+def _follow(plan: _Plan, x: Tensor, weight: Tensor, bias: Tensor | None, compute: Callable) -> Tensor:
+    weight = take_part(weight, plan.part)
+    if plan.backend == 'reference':
+        return reference.depthwise_conv2d(x, weight, bias, *plan.geometry)
+    return compute(x, weight, bias, *plan.geometry, plan.backend)
 
 
 _plans: dict[tuple, _Plan] = {}
