@@ -136,6 +136,9 @@ INLINE void keep(V &value) {
 #endif
 }
 
+// The same for a pointer: the compiler does not know afterwards what lies there.
+INLINE void keep(const float *&pointer) { asm("" : "+r"(pointer)); }
+
 // ---------------------------------------------------------------------------------------------- the sum, unit steps
 
 // Where a row of taps stands: the next tap and the first pixel that it meets.
@@ -311,12 +314,13 @@ struct Tile {
     std::vector<std::array<Mask, 2>> masks;
 };
 
-// The pixels that a row of results meets, the rows below them, and the kernel that is moved over them.
+// The pixels that a row of results meets, the rows below them, and the kernel that is moved over them, column by column.
+// Each column of taps comes after its own last ones, once more.
 struct Lines {
     const float *pixels;
     int64_t row;
     const float *taps;
-    int64_t height, width;
+    int64_t column, height, width;
 };
 
 // R rows of V runs: whole vectors, and half a one if runs are halves and V is odd.
@@ -336,11 +340,11 @@ struct Sums {
         }
     }
 
-    // Rows FIRST, ... of the taps in a column of the kernel, one for each row of sums, the r-th from r rows up.
+    // Taps for rows FIRST, ... of sums, the r-th from r rows up the column.
     template <int FIRST, int ROWS>
-    static INLINE void take(Lanes (&tap)[R], const float *taps, int64_t width) {
+    static INLINE void take(Lanes (&tap)[R], const float *taps) {
 #pragma GCC unroll 8
-        for (int r = FIRST; r < FIRST + ROWS; ++r) tap[r] = taps[-r * width] - Lanes{};
+        for (int r = FIRST; r < FIRST + ROWS; ++r) tap[r] = taps[-r] - Lanes{};
     }
 
     // Pixels of a row times these taps.
@@ -370,10 +374,10 @@ struct Sums {
     // Take a row of pixels into the sums that it serves, rows FIRST, ...
     template <int FIRST, int ROWS>
     INLINE void add(const Lines &x, const Tile &tile, int64_t row) {
-        const float *pixels = x.pixels + row * x.row + tile.column, *taps = x.taps + row * x.width;
-        for (int64_t b = 0; b < x.width; ++b) {
+        const float *pixels = x.pixels + row * x.row + tile.column, *taps = x.taps + row;
+        for (int64_t b = 0; b < x.width; ++b, taps += x.column) {
             Lanes tap[R];
-            take<FIRST, ROWS>(tap, taps + b, x.width);
+            take<FIRST, ROWS>(tap, taps);
             meet<FIRST, ROWS>(tap, pixels + b, tile.last, tile.masks[b]);
         }
     }
@@ -381,12 +385,11 @@ struct Sums {
     // Take two rows of pixels, of which one serves the first rows of sums, and the other the rest.
     template <int FIRST>
     INLINE void add_both(const Lines &x, const Tile &tile) {
-        const float *pixels = x.pixels + (FIRST - 1) * x.row + tile.column, *taps = x.taps + (FIRST - 1) * x.width;
-        const int64_t row = x.height * x.row, area = x.height * x.width;
-        for (int64_t b = 0; b < x.width; ++b) {
+        const float *pixels = x.pixels + (FIRST - 1) * x.row + tile.column, *taps = x.taps + FIRST - 1;
+        const int64_t row = x.height * x.row;
+        for (int64_t b = 0; b < x.width; ++b, taps += x.column) {
             Lanes tap[R];
-            take<0, FIRST>(tap, taps + b, x.width);
-            take<FIRST, R - FIRST>(tap, taps + area + b, x.width);
+            take<0, R>(tap, taps);
             meet<0, FIRST>(tap, pixels + b, tile.last, tile.masks[b]);
             meet<FIRST, R - FIRST>(tap, pixels + row + b, tile.last, tile.masks[b]);
         }
@@ -445,11 +448,122 @@ Runs runs_of(int64_t rows, int64_t count, std::integer_sequence<int, I...>) {
     return functions[rows - 1][count - 2];
 }
 
-// Rows of a map and of its output's gradient, cut into as many vectors. By vector, which pixels of the gradient there
-// are; by vector and column of the kernel, which of those on the map they meet.
+// ------------------------------------------------------------------------------------------ the sum, rolling down a map
+
+// Square kernels of few sizes roll down a strip of the map: SIZE rows of sums meet a row of pixels at once, each with
+// another row of taps. Then the oldest of them is done, and makes room for the next. All rows of pixels serve the same
+// number of sums, and no other loads as few for each. It takes SIZE rows of sums, a column of taps and a pixel in
+// registers, for which 16 are too few.
+constexpr bool ROLLS = MASKS;
+
+constexpr bool is_rolled(int64_t size) { return ROLLS && (size == 3 || size == 5 || size == 7); }
+constexpr int most_rolled(int size) { return size < 7 ? 4 : 3; }
+
+// A strip of the results, some vectors wide, of which the last begins at `last` and may overlap the one before. Rows are
+// counted from a row of pixels on, or from where it would be: from row `first` to `stop` they are on the map; when row
+// `begin` is done, so is the result's first row, and when those before `end` are, so are all.
+struct Strip {
+    const float *pixels;
+    int64_t pixels_row, width, first, stop;
+    Mask mask;  // of the pixels in a row, should they be fewer than a vector has
+    float *out;
+    int64_t out_row, last, begin, end;
+    const float *taps;
+    float start;
+    float *scratch;  // two rows of pixels, from the first that the results meet on
+    int64_t scratch_row, margin;
+
+    const float *row(int64_t i) const { return scratch + (i & 1) * scratch_row; }
+
+    // Copy a row of pixels beside zeros, some time before they are loaded again in other pieces.
+    void fetch(int64_t i) const {
+        if (i < first || i >= stop) return;
+        const float *from = pixels + i * pixels_row;
+        float *to = scratch + (i & 1) * scratch_row + margin;
+        if (width < LANES) return store(to, load(from, mask));
+        for (int64_t j = 0; j + LANES < width; j += LANES) store(to + j, load(from + j));
+        store(to + width - LANES, load(from + width - LANES));
+    }
+};
+
+// Take a row of pixels into the sums, of which those of row PHASE begin with it.
+template <int SIZE, int V, int PHASE>
+INLINE bool roll_on(Lanes (&sums)[SIZE][V], const Strip &strip, int64_t &i) {
+    constexpr int PIXELS_AHEAD = 16, RESULTS_AHEAD = 8;
+    if (i >= strip.end) return false;
+    strip.fetch(i + 1);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+        __builtin_prefetch(strip.pixels + (i + PIXELS_AHEAD) * strip.pixels_row + v * LANES);
+        __builtin_prefetch(strip.out + (i - strip.begin + RESULTS_AHEAD) * strip.out_row + v * LANES, 1);
+    }
+    if (i >= strip.first && i < strip.stop) {
+        const float *pixels = strip.row(i), *taps = strip.taps;
+#pragma GCC unroll 8
+        for (int b = 0; b < SIZE; ++b) {
+            keep(taps);  // or the compiler would load the taps of all columns at once
+            Lanes tap[SIZE];
+#pragma GCC unroll 8
+            for (int r = 0; r < SIZE; ++r) tap[r] = taps[b * (2 * SIZE - 1) + PHASE - r] - Lanes{};
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) {
+                Lanes pixel = load(pixels + b + (v + 1 == V ? strip.last : v * LANES));
+                keep(pixel);
+#pragma GCC unroll 8
+                for (int r = 0; r < SIZE; ++r) sums[r][v] += pixel * tap[r];
+            }
+        }
+    }
+    constexpr int DONE = (PHASE + 1) % SIZE;
+    if (i >= strip.begin) {
+        float *out = strip.out + (i - strip.begin) * strip.out_row;
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) store(out + (v + 1 == V ? strip.last : v * LANES), sums[DONE][v]);
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) sums[DONE][v] = strip.start - Lanes{};
+    ++i;
+    return true;
+}
+
+template <int SIZE, int V, int... PHASE>
+INLINE void roll_down(const Strip &strip, std::integer_sequence<int, PHASE...>) {
+    Lanes sums[SIZE][V];
+#pragma GCC unroll 8
+    for (int r = 0; r < SIZE; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) sums[r][v] = strip.start - Lanes{};
+    strip.fetch(0);
+    for (int64_t i = 0; (roll_on<SIZE, V, PHASE>(sums, strip, i) && ...);) {}
+}
+
+template <int SIZE, int V>
+__attribute__((noinline)) void roll(const Strip &strip) {
+    roll_down<SIZE, V>(strip, std::make_integer_sequence<int, SIZE>());
+}
+
+typedef void (*Roll)(const Strip &);
+
+template <int SIZE, int... V>
+Roll roll_of(int64_t vectors, std::integer_sequence<int, V...>) {
+    static const Roll functions[] = {roll<SIZE, V + 1>...};
+    return functions[vectors - 1];
+}
+
+Roll roll_of(int64_t size, int64_t vectors) {
+    if constexpr (!ROLLS) return nullptr;
+    if (size == 3) return roll_of<3>(vectors, std::make_integer_sequence<int, most_rolled(3)>());
+    if (size == 5) return roll_of<5>(vectors, std::make_integer_sequence<int, most_rolled(5)>());
+    return roll_of<7>(vectors, std::make_integer_sequence<int, most_rolled(7)>());
+}
+
+// -------------------------------------------------------------------- the gradient of small kernels, along rows of a map
+
+// Rows of a map and of its output's gradient, cut into as many vectors, and how far it is to the next maps. By vector,
+// which pixels of the gradient there are; by vector and column of the kernel, which of those on the map they meet.
 struct RowPair {
     const float *pixels, *grads;
-    int64_t pixels_row, grads_row, vectors, width;
+    int64_t pixels_row, grads_row, next_pixels, next_grads, vectors, width;
     const Mask *grad_masks, *pixel_masks;
 };
 
@@ -461,6 +575,8 @@ __attribute__((noinline)) void meet_rows(float *taps, const RowPair &at, int64_t
         const Mask mask = at.grad_masks[v], *masks = at.pixel_masks + v * at.width;
         const float *pixels = at.pixels + v * LANES, *grads = at.grads + v * LANES;
         for (int64_t r = 0; r < rows; ++r, pixels += at.pixels_row, grads += at.grads_row) {
+            __builtin_prefetch(pixels + at.next_pixels);
+            __builtin_prefetch(grads + at.next_grads);
             Lanes grad[A];
 #pragma GCC unroll 8
             for (int a = 0; a < A; ++a) {
@@ -730,6 +846,7 @@ float *row_of(const Map &map, int64_t image, int64_t channel, int64_t row) {
 }
 
 int64_t divide_up(int64_t a, int64_t b) { return -floor_div(-a, b); }
+int64_t rounded_up(int64_t numbers) { return divide_up(numbers, LANES) * LANES; }
 
 // Some rows of a map.
 Map rows_of(const Map &map, int64_t first, int64_t stop) {
@@ -940,6 +1057,8 @@ class Convolve {
 
 // What is convolved along rows: fp32 maps whose rows are contiguous, without stride or dilation, and wide enough.
 constexpr int64_t LEAST_WIDTH = 24;
+// Rows that a kernel rolls down at least: it takes some to start with. Nothing has to stay in the cache meanwhile.
+constexpr int64_t LEAST_ROLLED = 64;
 
 bool has_rows(const Map &map) { return map.type == FLOAT32 && map.column == 1; }
 
@@ -951,7 +1070,8 @@ struct Rows {
     const Map &source, &kernel, &result;
     int64_t top, left;  // zeros before the map, as the kernel sees them that is moved over it
     int64_t reach;      // how far right of itself a result still meets pixels
-    bool in_place;      // whether pixels are read where they are
+    bool rolls;         // down strips; else there are tiles
+    bool in_place;      // whether tiles read pixels where they are
     Buffer taps;
     std::vector<Tile> tiles;
 
@@ -960,14 +1080,36 @@ struct Rows {
         const Branch &branch = job.branches[0];
         const Map &kernel = branch.kernel, &result = job.results[0].map;
         return job.count == 1 && has_unit_steps(branch.vertical, branch.horizontal) && has_rows(branch.source) &&
-               has_rows(result) && kernel.type == FLOAT32 && area(kernel) && result.width >= LEAST_WIDTH &&
-               kernel.width <= std::min<int64_t>(13, result.width / 5);
+               has_rows(result) && kernel.type == FLOAT32 && area(kernel) &&
+               (can_roll(kernel, result) || (result.width >= LEAST_WIDTH &&
+                                             kernel.width <= std::min<int64_t>(13, result.width / 5)));
     }
 
     explicit Rows(const Convolutions &job)
         : job(job), source(job.branches[0].source), kernel(job.branches[0].kernel), result(job.results[0].map),
           top(before(job.branches[0].vertical, kernel.height)), left(before(job.branches[0].horizontal, kernel.width)),
-          reach(kernel.width - 1 - left), in_place(MASKS), taps(divide_up(job.channels * area(kernel), LANES)) {
+          reach(kernel.width - 1 - left), rolls(can_roll(kernel, result)), in_place(MASKS),
+          taps(divide_up(job.channels * kernel.width * column(), LANES)) {
+        if (!rolls) plan_tiles();
+    }
+
+    float *taps_of(int64_t channel) const { return taps + channel * kernel.width * column() + wrapped(); }
+
+    // Taps of a column of the kernel, and how many of them come before it, too.
+    int64_t column() const { return wrapped() + kernel.height; }
+    int64_t wrapped() const { return std::min<int64_t>(kernel.height, 8) - 1; }
+
+  private:
+    static bool can_roll(const Map &kernel, const Map &result) {
+        return kernel.height == kernel.width && is_rolled(kernel.width) &&
+               (result.width == LANES || result.width >= LEAST_WIDTH);
+    }
+
+    int64_t before(const Axis &axis, int64_t taps) const {
+        return job.transposed ? taps - 1 - axis.padding : axis.padding;
+    }
+
+    void plan_tiles() {
         const int64_t runs = divide_up(result.width, RUN), count = divide_up(runs, MOST_RUNS);
         for (int64_t n = 0, column = 0; n < count; ++n) {
             const int64_t some = runs / count + (n < runs % count), size = some * RUN % LANES ? RUN : LANES;
@@ -982,13 +1124,6 @@ struct Rows {
                 tile.masks.push_back({mask(tile.column + b - left), mask(tile.column + tile.last + b - left)});
     }
 
-    float *taps_of(int64_t channel) const { return taps + channel * area(kernel); }
-
-  private:
-    int64_t before(const Axis &axis, int64_t taps) const {
-        return job.transposed ? taps - 1 - axis.padding : axis.padding;
-    }
-
     Mask mask(int64_t column) const {
         return in_place ? mask_of(-column, source.width - column) : mask_of(0, LANES);
     }
@@ -1001,10 +1136,14 @@ class PackRows {
 
     void operator()(int64_t channel) {
         const Map &kernel = rows.kernel;
-        float *tap = rows.taps_of(channel);
-        for (int64_t a = 0; a < kernel.height; ++a)
-            for (int64_t b = 0; b < kernel.width; ++b) *tap++ = row_of(kernel, 0, channel, a)[b * kernel.column];
-        if (rows.job.transposed) std::reverse(rows.taps_of(channel), tap);
+        const auto turned = [&](int64_t tap, int64_t taps) { return rows.job.transposed ? taps - 1 - tap : tap; };
+        float *column = rows.taps_of(channel);
+        for (int64_t b = 0; b < kernel.width; ++b, column += rows.column()) {
+            for (int64_t a = 0; a < kernel.height; ++a)
+                column[a] =
+                    row_of(kernel, 0, channel, turned(a, kernel.height))[turned(b, kernel.width) * kernel.column];
+            std::copy_n(column + kernel.height - rows.wrapped(), rows.wrapped(), column - rows.wrapped());
+        }
     }
 
   private:
@@ -1041,8 +1180,8 @@ class ConvolveRows {
                 for (; copied < above + stop; ++copied)
                     std::copy_n(row_of(rows.source, image, channel, copied), width, pixels + (copied - above) * stride);
             const Lines x{
-                pixels - rows.left, rows.in_place ? rows.source.row : stride, rows.taps_of(channel), rows.kernel.height,
-                rows.kernel.width
+                pixels - rows.left, rows.in_place ? rows.source.row : stride, rows.taps_of(channel), rows.column(),
+                rows.kernel.height, rows.kernel.width
             };
             const float *bias = rows.job.results[0].bias;
             float *out = row_of(rows.result, image, channel, i);
@@ -1057,8 +1196,6 @@ class ConvolveRows {
     }
 
   private:
-    static int64_t rounded_up(int64_t numbers) { return divide_up(numbers, LANES) * LANES; }
-
     // What the next rows need: the strides through wide maps are too many for the processor to foresee.
     void fetch_ahead(float *out, int64_t height, const Lines &x, const Tile &tile) const {
         constexpr int64_t LINE = 64 / sizeof(float);
@@ -1072,6 +1209,46 @@ class ConvolveRows {
     const Rows &rows;
     // Scratch rows lie in a line: the zeros after one are those before the next.
     const int64_t width, margin, stride, size;
+    Buffer scratch;
+};
+
+// The same down strips.
+class ConvolveStrips {
+  public:
+    explicit ConvolveStrips(const Rows &rows)
+        : rows(rows), size(rows.kernel.width), vectors(divide_up(rows.result.width, LANES)),
+          strips(divide_up(vectors, most_rolled(size))),
+          scratch_row(rounded_up(most_rolled(size) * LANES + size - 1) + LANES), scratch(2 * scratch_row / LANES) {}
+
+    void operator()(int64_t task) {
+        const int64_t bands = rows.job.bands(), channel = task / bands % rows.job.channels;
+        const int64_t image = task / bands / rows.job.channels, row = task % bands * rows.job.band;
+        const int64_t height = std::min(rows.job.band, rows.result.height - row);
+        // The rows of pixels that the first row of results meets: from where to where they are, or would be.
+        const int64_t above = row - rows.top, below = above + size - 1;
+        const int64_t first = std::clamp<int64_t>(above, 0, rows.source.height), origin = std::min(first, below);
+        const int64_t stop = std::clamp<int64_t>(below + height, first, rows.source.height);
+        const float *bias = rows.job.results[0].bias;
+        for (int64_t n = 0, vector = 0; n < strips; ++n) {
+            const int64_t some = (vectors - vector) / (strips - n), column = vector * LANES;
+            const int64_t last = std::min((some - 1) * LANES, rows.result.width - column - LANES);
+            const int64_t from = column - rows.left, width = last + LANES + size - 1;
+            const int64_t left = std::clamp<int64_t>(from, 0, rows.source.width);
+            const int64_t right = std::clamp<int64_t>(from + width, left, rows.source.width);
+            std::fill_n(static_cast<float *>(scratch), 2 * scratch_row, 0.f);
+            roll_of(size, some)(Strip{
+                row_of(rows.source, image, channel, origin) + left, rows.source.row, right - left, first - origin,
+                stop - origin, mask_of(0, right - left), row_of(rows.result, image, channel, row) + column, rows.result.row, last, below - origin,
+                below - origin + height, rows.taps_of(channel), bias ? bias[channel] : 0,
+                scratch + (rounded_up(rows.left) - rows.left) % LANES, scratch_row, left - from
+            });
+            vector += some;
+        }
+    }
+
+  private:
+    const Rows &rows;
+    const int64_t size, vectors, strips, scratch_row;
     Buffer scratch;
 };
 
@@ -1179,7 +1356,8 @@ class DifferentiateRows {
             if (taps.first >= taps.second) continue;
             const RowPair at{
                 row_of(job.x, image, channel, row) - left, row_of(grad, image, channel, row + top - taps.first),
-                job.x.row, grad.row, vectors, kernel.width, grad_masks.data(), pixel_masks.data()
+                job.x.row, grad.row, job.x.channel, grad.channel, vectors, kernel.width, grad_masks.data(),
+                pixel_masks.data()
             };
             meet_rows_of(
                 taps.second - taps.first, kernel.width, std::make_integer_sequence<int, MOST_TAPS * MOST_TAPS>()
@@ -1215,8 +1393,11 @@ int sw_mm_convolve(
     }
     if (Rows::suit(job)) {
         const Rows rows(job);
-        const bool done = run<PackRows>(rows, channels, parallel, threads) &&
-                          run<ConvolveRows>(rows, images * channels * job.bands(), parallel, threads);
+        if (rows.rolls) job.band = std::min(std::max(job.band, LEAST_ROLLED), results[0].map.height);
+        const int64_t tasks = images * channels * job.bands();
+        const bool done =
+            run<PackRows>(rows, channels, parallel, threads) &&
+            (rows.rolls ? run<ConvolveStrips, Rows> : run<ConvolveRows, Rows>)(rows, tasks, parallel, threads);
         return done ? 0 : 1;
     }
     for (int64_t n = 0; n < count; ++n) {
@@ -1235,7 +1416,7 @@ int sw_mm_convolve(
 int sw_mm_weight_grads(
     const Map *x, const Gradient *gradients, int64_t count, int64_t images, int64_t channels, int64_t splits,
     Parallel parallel, int64_t threads
-) {
+) try {
     Gradients job{*x, gradients, count, images, channels, splits, gradients[0].out_grad.height, 0};
     for (int64_t n = 0; n < count; ++n) {
         const Gradient &gradient = gradients[n];
@@ -1248,5 +1429,7 @@ int sw_mm_weight_grads(
     }
     if (DifferentiateRows::suit(job)) return run<DifferentiateRows>(job, channels * splits, parallel, threads) ? 0 : 1;
     return run<Differentiate>(job, job.blocks() * splits, parallel, threads) ? 0 : 1;
+} catch (const std::bad_alloc &) {
+    return 1;
 }
 }

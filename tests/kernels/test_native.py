@@ -32,6 +32,8 @@ GEOMETRIES = {
     'equal stride and dilation': ((13, 14), (3, 3), (2, 2), (2, 2, 1, 3), (2, 2)),
     'bands': ((150, 83), (5, 7), ONE, (3, 3, 2, 2), ONE),
     'along rows': ((13, 61), (5, 7), ONE, (4, 1, 3, 2), ONE),
+    'down strips': ((13, 61), (5, 5), ONE, (4, 1, 3, 2), ONE),
+    'bands, strips': ((150, 83), (7, 7), ONE, (3, 3, 3, 3), ONE),
     'bands, columns': ((140, 90), (7, 3), ONE, (1, 1, 3, 3), ONE),
     'bands, stride': ((150, 83), (5, 4), (2, 3), (3, 1, 2, 4), (1, 2)),
     'bands, dilation': ((150, 83), (3, 5), ONE, (4, 4, 9, 3), (5, 2)),
@@ -105,6 +107,17 @@ def test_every_cut_of_a_row(columns):
             assert_right(tensors(geometry, channels=2, batch=1), geometry[2:])
 
 
+@pytest.mark.parametrize('size', [3, 5, 7])
+@pytest.mark.parametrize('columns', [16, 24, 31, 49, 65, 130])
+def test_every_strip(columns, size):
+    """Square kernels that roll down strips: numbers and widths of these, maps of few rows and of several bands."""
+    half = size // 2
+    for rows in (1, 3, 40, 150):
+        for padding in ((half,) * 4, (size + 3, 2, size + 5, size + 2), (-2, 3, 1 - rows // 3, size), (60, 0, 9, 6)):
+            geometry = (rows, columns), (size, size), ONE, padding, ONE
+            assert_right(tensors(geometry, channels=2, batch=1), geometry[2:])
+
+
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('channels_last', [False, True])
 @pytest.mark.parametrize('name', ['rows', 'columns', 'stride and dilation', 'bands'])
@@ -128,7 +141,7 @@ def test_bf16_rounds_as_pytorch_does():
 
 
 @pytest.mark.parametrize('channels_last', [False, True])
-@pytest.mark.parametrize('name', ['rows', 'along rows'])
+@pytest.mark.parametrize('name', ['rows', 'along rows', 'down strips'])
 def test_nothing_is_read_from_beside_a_view(name, channels_last):
     x, weight, bias, grad = tensors(GEOMETRIES[name], 37, channels_last=channels_last)
     inputs = []
@@ -141,7 +154,7 @@ def test_nothing_is_read_from_beside_a_view(name, channels_last):
     assert_right(inputs, GEOMETRIES[name][2:])
 
 
-@pytest.mark.parametrize('name', ['rows', 'along rows'])
+@pytest.mark.parametrize('name', ['rows', 'along rows', 'down strips'])
 def test_any_strides(name):
     x, weight, bias, grad = tensors(GEOMETRIES[name], 20)
     turned = x.transpose(2, 3).contiguous().transpose(2, 3), weight.flip(1).transpose(0, 3).contiguous().transpose(0, 3)
@@ -150,21 +163,22 @@ def test_any_strides(name):
         assert_right(inputs, GEOMETRIES[name][2:])
 
 
+@pytest.mark.parametrize('name', ['bands', 'bands, strips'])
 @pytest.mark.parametrize('openmp', [True, False])
 @pytest.mark.parametrize('batch', [1, 5])
 @pytest.mark.parametrize('channels_last', [False, True])
-def test_threads_do_not_change_a_bit(channels_last, batch, openmp, monkeypatch):
+def test_threads_do_not_change_a_bit(channels_last, batch, openmp, name, monkeypatch):
     if not openmp:
         monkeypatch.setattr(_native, 'openmp', lambda: None)
     elif _native.openmp() is None:
         pytest.skip('this PyTorch shares no OpenMP library')
-    inputs = tensors(GEOMETRIES['bands'], 37, batch, channels_last=channels_last)
+    inputs = tensors(GEOMETRIES[name], 37, batch, channels_last=channels_last)
     threads = torch.get_num_threads()
     results = []
     try:
         for count in (1, 2, 7):
             torch.set_num_threads(count)
-            results.append(passes(*inputs, GEOMETRIES['bands'][2:]))
+            results.append(passes(*inputs, GEOMETRIES[name][2:]))
     finally:
         torch.set_num_threads(threads)
     for result in results[1:]:
