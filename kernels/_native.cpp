@@ -79,7 +79,7 @@ struct Result {
     const float *bias;
 };
 
-// Kernels to differentiate for, (splits, channels, kh, kw), each split over its share of the images.
+// Kernels to differentiate for, (1, channels, kh, kw), and the gradient of what they gave.
 struct Gradient {
     Map out_grad, taps;
     Axis vertical, horizontal;
@@ -567,35 +567,50 @@ struct RowPair {
     const Mask *grad_masks, *pixel_masks;
 };
 
-// Sums for A by B taps: rows of pixels meet the gradient's row at `grads`, for the next rows of taps those above.
-template <int A, int B>
-__attribute__((noinline)) void meet_rows(float *taps, const RowPair &at, int64_t rows) {
+// Take a row of pixels into sums for A by B taps. It meets the gradient's row at `grads` for the first row of taps, and
+// for the next ones those above, which are in registers already.
+template <int A, int B, int PHASE>
+INLINE bool meet_row(
+    Lanes (&sums)[A][B], Lanes (&grad)[A], const float *&pixels, const float *&grads, const RowPair &at, int64_t &rows,
+    Mask mask, const Mask *masks
+) {
+    if (!rows--) return false;
+    __builtin_prefetch(pixels + at.next_pixels);
+    __builtin_prefetch(grads + at.next_grads);
+    grad[PHASE] = load(grads, mask);
+    keep(grad[PHASE]);
+#pragma GCC unroll 4
+    for (int b = 0; b < B; ++b) {
+        Lanes pixel = load(pixels + b, masks[b]);
+        keep(pixel);
+#pragma GCC unroll 8
+        for (int a = 0; a < A; ++a) sums[a][b] += grad[(PHASE - a + A) % A] * pixel;
+    }
+    pixels += at.pixels_row;
+    grads += at.grads_row;
+    return true;
+}
+
+template <int A, int B, int... PHASE>
+INLINE void meet(float *taps, const RowPair &at, int64_t rows, std::integer_sequence<int, PHASE...>) {
     Lanes sums[A][B] = {};
     for (int64_t v = 0; v < at.vectors; ++v) {
         const Mask mask = at.grad_masks[v], *masks = at.pixel_masks + v * at.width;
         const float *pixels = at.pixels + v * LANES, *grads = at.grads + v * LANES;
-        for (int64_t r = 0; r < rows; ++r, pixels += at.pixels_row, grads += at.grads_row) {
-            __builtin_prefetch(pixels + at.next_pixels);
-            __builtin_prefetch(grads + at.next_grads);
-            Lanes grad[A];
+        Lanes grad[A];
 #pragma GCC unroll 8
-            for (int a = 0; a < A; ++a) {
-                grad[a] = load(grads - a * at.grads_row, mask);
-                keep(grad[a]);
-            }
-#pragma GCC unroll 4
-            for (int b = 0; b < B; ++b) {
-                Lanes pixel = load(pixels + b, masks[b]);
-                keep(pixel);
-#pragma GCC unroll 8
-                for (int a = 0; a < A; ++a) sums[a][b] += grad[a] * pixel;
-            }
-        }
+        for (int a = 1; a < A; ++a) grad[A - a] = load(grads - a * at.grads_row, mask);
+        for (int64_t left = rows; (meet_row<A, B, PHASE>(sums, grad, pixels, grads, at, left, mask, masks) && ...);) {}
     }
 #pragma GCC unroll 8
     for (int a = 0; a < A; ++a)
 #pragma GCC unroll 4
         for (int b = 0; b < B; ++b) *lanes(taps + (a * at.width + b) * LANES) += sums[a][b];
+}
+
+template <int A, int B>
+__attribute__((noinline)) void meet_rows(float *taps, const RowPair &at, int64_t rows) {
+    meet<A, B>(taps, at, rows, std::make_integer_sequence<int, A>());
 }
 
 typedef void (*MeetRows)(float *, const RowPair &, int64_t);
@@ -700,6 +715,16 @@ INLINE void interleave(const Lanes &a, const Lanes &b, Lanes &low, Lanes &high, 
     low = __builtin_shuffle(a, b, Integers{(I / 2 + I % 2 * LANES)...});
     high = __builtin_shuffle(a, b, Integers{(LANES / 2 + I / 2 + I % 2 * LANES)...});
 #endif
+}
+
+INLINE float total(Lanes numbers) {
+#pragma GCC unroll 4
+    for (int distinct = LANES; distinct > 1; distinct /= 2) {
+        Lanes low, high;
+        interleave(numbers, numbers, low, high, std::make_integer_sequence<int, LANES>());
+        numbers = low + high;
+    }
+    return numbers[0];
 }
 
 // Transpose a square: as many shuffles of a deck of cards as its side has factors of two.
@@ -1252,11 +1277,13 @@ class ConvolveStrips {
     Buffer scratch;
 };
 
+// Each split takes its share of the images; `taps` are theirs, (splits, channels, kh, kw), to be added up.
 struct Gradients {
     const Map &x;
-    const Gradient *gradients;
-    int64_t count, images, channels, splits, band, pixels;
+    std::vector<Gradient> gradients;
+    int64_t images, channels, splits, band, pixels;
 
+    int64_t count() const { return gradients.size(); }
     int64_t blocks() const { return blocks_of(channels); }
 };
 
@@ -1264,20 +1291,20 @@ class Differentiate {
   public:
     explicit Differentiate(const Gradients &job)
         : job(job), kernel(job.band * job.gradients[0].out_grad.width), lattice(job.pixels), source(job.pixels) {
-        for (int64_t n = 0; n < job.count; ++n) taps.emplace_back(area(job.gradients[n].taps));
+        for (const Gradient &gradient : job.gradients) taps.emplace_back(area(gradient.taps));
     }
 
     void operator()(int64_t task) {
         const Block block = block_of(task % job.blocks(), job.channels);
         const int64_t split = task / job.blocks();
-        for (int64_t n = 0; n < job.count; ++n) fill(dense(job.gradients[n].taps, taps[n]), Lanes{});
+        for (int64_t n = 0; n < job.count(); ++n) fill(dense(job.gradients[n].taps, taps[n]), Lanes{});
         const int64_t stop = (split + 1) * job.images / job.splits;
         for (int64_t image = split * job.images / job.splits; image < stop; ++image)
             for (int64_t row = 0; row < job.gradients[0].out_grad.height; row += job.band) {
                 source.forget();
-                for (int64_t n = 0; n < job.count; ++n) add(n, image, row, block);
+                for (int64_t n = 0; n < job.count(); ++n) add(n, image, row, block);
             }
-        for (int64_t n = 0; n < job.count; ++n)
+        for (int64_t n = 0; n < job.count(); ++n)
             write(job.gradients[n].taps, split, block, dense(job.gradients[n].taps, taps[n]));
     }
 
@@ -1310,7 +1337,7 @@ class DifferentiateRows {
     static bool suit(const Gradients &job) {
         const Gradient &gradient = job.gradients[0];
         const Map &grad = gradient.out_grad, &taps = gradient.taps;
-        return MASKS && job.count == 1 && has_unit_steps(gradient.vertical, gradient.horizontal) && has_rows(job.x) &&
+        return MASKS && job.count() == 1 && has_unit_steps(gradient.vertical, gradient.horizontal) && has_rows(job.x) &&
                has_rows(grad) && grad.width >= LEAST_WIDTH && std::max(taps.width, taps.height) <= MOST_TAPS;
     }
 
@@ -1334,13 +1361,8 @@ class DifferentiateRows {
         const int64_t stop = (split + 1) * job.images / job.splits;
         for (int64_t image = split * job.images / job.splits; image < stop; ++image) add(image, channel);
         for (int64_t a = 0; a < kernel.height; ++a)
-            for (int64_t b = 0; b < kernel.width; ++b) {
-                float numbers[LANES];
-                store(numbers, *lanes(sums.at(a, b)));
-                for (int64_t size = LANES / 2; size; size /= 2)
-                    for (int64_t l = 0; l < size; ++l) numbers[l] += numbers[l + size];
-                row_of(kernel, split, channel, a)[b * kernel.column] = numbers[0];
-            }
+            for (int64_t b = 0; b < kernel.width; ++b)
+                row_of(kernel, split, channel, a)[b * kernel.column] = total(*lanes(sums.at(a, b)));
     }
 
   private:
@@ -1371,6 +1393,33 @@ class DifferentiateRows {
     const Buffer buffer;
     const Grid sums;
     std::vector<Mask> grad_masks, pixel_masks;
+};
+
+struct Splits {
+    const Gradients &job;
+    const Gradient *sums;
+};
+
+// Add up what the splits gave for a channel.
+class AddSplits {
+  public:
+    explicit AddSplits(const Splits &splits) : job(splits.job), sums(splits.sums) {}
+
+    void operator()(int64_t channel) {
+        for (int64_t n = 0; n < job.count(); ++n) {
+            const Map &parts = job.gradients[n].taps, &taps = sums[n].taps;
+            for (int64_t a = 0; a < taps.height; ++a)
+                for (int64_t b = 0; b < taps.width; ++b) {
+                    float sum = 0;
+                    for (int64_t split = 0; split < job.splits; ++split) sum += row_of(parts, split, channel, a)[b];
+                    row_of(taps, 0, channel, a)[b * taps.column] = sum;
+                }
+        }
+    }
+
+  private:
+    const Gradients &job;
+    const Gradient *sums;
 };
 
 }  // namespace
@@ -1417,18 +1466,28 @@ int sw_mm_weight_grads(
     const Map *x, const Gradient *gradients, int64_t count, int64_t images, int64_t channels, int64_t splits,
     Parallel parallel, int64_t threads
 ) try {
-    Gradients job{*x, gradients, count, images, channels, splits, gradients[0].out_grad.height, 0};
-    for (int64_t n = 0; n < count; ++n) {
-        const Gradient &gradient = gradients[n];
+    Gradients job{*x, {gradients, gradients + count}, images, channels, splits, gradients[0].out_grad.height, 0};
+    for (const Gradient &gradient : job.gradients)
         job.band =
             std::min(job.band, rows_of_band(*x, gradient.out_grad, gradient.vertical, gradient.taps.height, false));
-    }
-    for (int64_t n = 0; n < count; ++n) {
-        const int64_t rows = reach(gradients[n].vertical, gradients[n].taps.height, job.band, false);
+    for (const Gradient &gradient : job.gradients) {
+        const int64_t rows = reach(gradient.vertical, gradient.taps.height, job.band, false);
         job.pixels = std::max(job.pixels, std::min(rows, x->height) * x->width);
     }
-    if (DifferentiateRows::suit(job)) return run<DifferentiateRows>(job, channels * splits, parallel, threads) ? 0 : 1;
-    return run<Differentiate>(job, job.blocks() * splits, parallel, threads) ? 0 : 1;
+    std::vector<Buffer> parts;
+    for (Gradient &gradient : job.gradients)
+        if (splits > 1) {
+            const int64_t taps = area(gradient.taps);
+            parts.emplace_back(divide_up(splits * channels * taps, LANES));
+            gradient.taps = {
+                reinterpret_cast<char *>(static_cast<float *>(parts.back())), FLOAT32, channels * taps, taps,
+                gradient.taps.width, 1, gradient.taps.height, gradient.taps.width
+            };
+        }
+    const bool done = DifferentiateRows::suit(job)
+                          ? run<DifferentiateRows>(job, channels * splits, parallel, threads)
+                          : run<Differentiate>(job, job.blocks() * splits, parallel, threads);
+    return done && (splits == 1 || run<AddSplits>(Splits{job, gradients}, channels, parallel, threads)) ? 0 : 1;
 } catch (const std::bad_alloc &) {
     return 1;
 }

@@ -5,7 +5,7 @@ oneDNN is better at, small kernels on channels_last maps, is left to it; on cont
 own.
 """
 
-import ctypes
+import struct
 from collections.abc import Iterable, Sequence
 from math import prod
 
@@ -123,7 +123,7 @@ def convolve(
     )
     if failed:
         raise MemoryError(f'there is not enough memory to convolve a map of shape {tuple(first.shape)}')
-    return [result.to(first.dtype) for result in results]
+    return results if results[0].dtype is first.dtype else [result.to(first.dtype) for result in results]
 
 
 def weight_grads(
@@ -146,11 +146,11 @@ def weight_grads(
     images, channels = x.shape[:2]
     parts = max(min(images, -(-_CHANNELS // max(channels, 1))), 1)
     source, grads = _readable(x), [_readable(grad) for grad in grads]
-    partial = [torch.empty(parts, channels, *size, dtype=torch.float32, device='cpu') for size in kernel_sizes]
-    gradients = zip(grads, partial, geometries, strict=True)
+    kernels = [torch.empty(channels, 1, *size, dtype=torch.float32, device='cpu') for size in kernel_sizes]
+    gradients = zip(grads, kernels, geometries, strict=True)
     failed = _native.library().sw_mm_weight_grads(
         _packed([_map(source)]),
-        _packed((*_map(grad), *_map(taps), *_axes(*geometry)) for grad, taps, geometry in gradients),
+        _packed((*_map(grad), *_kernel(kernel), *_axes(*geometry)) for grad, kernel, geometry in gradients),
         len(grads),
         images,
         channels,
@@ -160,7 +160,7 @@ def weight_grads(
     )
     if failed:
         raise MemoryError(f'there is not enough memory for the gradient of kernels on a map of shape {tuple(x.shape)}')
-    return [(taps.sum(dim=0) if parts > 1 else taps[0]).unsqueeze(1).to(x.dtype) for taps in partial]
+    return kernels if x.dtype is torch.float32 else [kernel.to(x.dtype) for kernel in kernels]
 
 
 def _is_channels_last(x: Tensor) -> bool:
@@ -195,9 +195,9 @@ def _readable(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in _TYPES else tensor.float()
 
 
-def _packed(structures: Iterable[Sequence[int]]) -> ctypes.Array:
+def _packed(structures: Iterable[Sequence[int]]) -> bytes:
     numbers = [number for structure in structures for number in structure]
-    return (ctypes.c_int64 * len(numbers))(*numbers)
+    return struct.pack(f'{len(numbers)}q', *numbers)
 
 
 def _map(tensor: Tensor) -> tuple[int, ...]:
