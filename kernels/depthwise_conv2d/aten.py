@@ -47,8 +47,8 @@ _MAX_PADDING = 6
 _FAST_WIDTH = 15
 # oneDNN 3 hangs on bf16 in channels_last with kernels wider than 14 and up to this many channels.
 _MAX_ENDLESS_CHANNELS = 16
-# Multiply-adds on data that each point of a Fourier transform has to replace, and how much more a point costs if a
-# length is no power of two.
+# Multiply-adds on data, as oneDNN does them, that each point of a Fourier transform has to replace, and how much more a
+# point costs if a length is no power of two.
 _MACS_PER_POINT = {torch.contiguous_format: 130, torch.channels_last: 170}
 _ODD_LENGTH = 1.35
 # Numbers in the images that a weight gradient takes at once: more leave the caches.
@@ -73,7 +73,8 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, paddin
         The output in the dtype and memory format of ``x``.
     """
     dtype, memory_format = x.dtype, memory_format_of(x)
-    if _fft_pays(tuple(x.shape[2:]), tuple(weight.shape[2:]), stride, padding, dilation, memory_format):
+    least = _MACS_PER_POINT[memory_format]
+    if fft_pays(tuple(x.shape[2:]), tuple(weight.shape[2:]), stride, padding, dilation, least):
         out = _fft_forward(x, weight, bias, padding)
     else:
         out = _direct_forward(*_in_computable_dtype(x, weight, bias), stride, padding, dilation)
@@ -86,7 +87,7 @@ def is_plain(x: Tensor, weight: Tensor, stride: Pair, padding: Sides, dilation: 
     size, kernel_size, memory_format = tuple(x.shape[2:]), tuple(weight.shape[2:]), memory_format_of(x)
     if left != right or top != bottom or _is_endless(x):
         return False
-    if _fft_pays(size, kernel_size, stride, padding, dilation, memory_format):
+    if fft_pays(size, kernel_size, stride, padding, dilation, _MACS_PER_POINT[memory_format]):
         return False
     if dilation == (1, 1) and memory_format is torch.channels_last:
         return not has_slow_width(kernel_size, stride)
@@ -113,10 +114,10 @@ def input_grad(grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, pad
 
 def weight_grad(x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Gradient of :func:`forward` with respect to its kernels ``(C, 1, kh, kw)``, accumulated in fp32 or wider."""
-    dtype, channels, memory_format = x.dtype, x.shape[1], memory_format_of(x)
+    dtype, channels, least = x.dtype, x.shape[1], _MACS_PER_POINT[memory_format_of(x)]
     if grad.numel() == 0:
         return x.new_zeros(channels, 1, *kernel_size)
-    if _fft_pays(tuple(x.shape[2:]), kernel_size, stride, padding, dilation, memory_format):
+    if fft_pays(tuple(x.shape[2:]), kernel_size, stride, padding, dilation, least):
         taps = _fft_weight_grad(x, grad, kernel_size, padding)
     else:
         # A few images at a time, so that what becomes of them stays in the caches.
@@ -239,6 +240,7 @@ def _native_grads(
 
 def _fft_forward(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sides) -> Tensor:
     kernel_size, size = tuple(weight.shape[2:]), tuple(x.shape[2:])
+    channels_last = memory_format_of(x) is torch.channels_last
     lengths = _fft_lengths(size, kernel_size, padding)
     height, width = output_size(size, kernel_size, (1, 1), padding, (1, 1))
     top, left = kernel_size[0] - 1 - padding[2], kernel_size[1] - 1 - padding[0]
@@ -247,31 +249,39 @@ def _fft_forward(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sides)
         *x.shape[:2], height, width, dtype=kernels.real.dtype, device=x.device, memory_format=memory_format_of(x)
     )
     # Image by image, so that the spectra stay in the caches.
-    for image, result in zip(x, out, strict=True):
-        spectrum = torch.fft.rfft2(_real(image), lengths).mul_(kernels)
-        result.copy_(torch.fft.irfft2(spectrum, lengths)[:, top : top + height, left : left + width])
+    for image, result in zip(x.split(1), out.split(1), strict=True):
+        spectrum = torch.fft.rfft2(_real(_in_format(image, torch.contiguous_format)), lengths).mul_(kernels)
+        sums = torch.fft.irfft2(spectrum, lengths)[..., top : top + height, left : left + width]
+        result.copy_(_in_format(sums.contiguous(), torch.channels_last) if channels_last else sums)
     return out if bias is None else out.add_(bias.view(-1, 1, 1))
 
 
 def _fft_weight_grad(x: Tensor, grad: Tensor, kernel_size: Pair, padding: Sides) -> Tensor:
     lengths = _fft_lengths(tuple(x.shape[2:]), kernel_size, padding)
     spectrum = 0
-    for image, image_grad in zip(x, grad, strict=True):
-        spectrum = (
-            spectrum + torch.fft.rfft2(_real(image), lengths) * torch.fft.rfft2(_real(image_grad), lengths).conj()
+    for images in zip(x.split(1), grad.split(1), strict=True):
+        image, image_grad = (
+            torch.fft.rfft2(_real(_in_format(tensor, torch.contiguous_format)), lengths) for tensor in images
         )
-    taps = torch.fft.irfft2(spectrum, lengths).roll((padding[2], padding[0]), (1, 2))
+        spectrum = image_grad.conj().mul(image).add_(spectrum)
+    taps = torch.fft.irfft2(spectrum[0], lengths).roll((padding[2], padding[0]), (1, 2))
     return taps[:, None, : kernel_size[0], : kernel_size[1]]
 
 
 @lru_cache(maxsize=1024)
-def _fft_pays(
-    size: Pair, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair, memory_format: torch.memory_format
-) -> bool:
-    """Tell whether a convolution is cheaper as a product of spectra."""
+def fft_pays(size: Pair, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair, least: float) -> bool:
+    """Tell whether a convolution is cheaper as a product of spectra.
+
+    Args:
+        size: Height and width of the map.
+        kernel_size: Height and width of the kernels.
+        stride: Along height and width.
+        padding: Zeros on the left, right, top and bottom.
+        dilation: Along height and width.
+        least: Multiply-adds on data that each point of a Fourier transform has to replace.
+    """
     left, right, top, bottom = padding
     inside = min(padding) >= 0 and max(top, bottom) < kernel_size[0] and max(left, right) < kernel_size[1]
-    least = _MACS_PER_POINT[memory_format]
     if stride != (1, 1) or dilation != (1, 1) or not inside or prod(kernel_size) < least:
         return False
     out = output_size(size, kernel_size, stride, padding, dilation)

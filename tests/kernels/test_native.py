@@ -5,12 +5,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from sw_mm.kernels import _native, backends, depthwise_conv2d, use_backend
-from sw_mm.kernels.depthwise_conv2d import native, reference
+from sw_mm.kernels.depthwise_conv2d import aten, native, reference
 from sw_mm.kernels.depthwise_conv2d.geometry import output_size
 
 pytestmark = pytest.mark.skipif(backends()['native'] is not None, reason=str(backends()['native']))
@@ -184,6 +185,21 @@ def test_threads_do_not_change_a_bit(channels_last, batch, openmp, name, monkeyp
     for result in results[1:]:
         for one, other in zip(results[0], result, strict=True):
             assert torch.equal(one, other)
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason='PyTorch has no MKL')
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_very_large_fp32_kernels_on_large_maps_are_products_of_spectra(channels_last, dtype, monkeypatch):
+    spies = [Mock(wraps=function) for function in (aten._fft_forward, aten._fft_weight_grad)]
+    monkeypatch.setattr(aten, '_fft_forward', spies[0])
+    monkeypatch.setattr(aten, '_fft_weight_grad', spies[1])
+    for size, padding in ((56, (25, 25, 25, 25)), (28, (25, 25, 25, 25)), (80, (30, 22, 28, 24))):
+        geometry = (size, size), (51, 51), ONE, padding, ONE
+        assert_right(tensors(geometry, channels=2, dtype=dtype, channels_last=channels_last), geometry[2:])
+        assert [spy.call_count for spy in spies] == ([2, 1] if dtype is torch.float32 and size > 28 else [0, 0])
+        for spy in spies:
+            spy.reset_mock()
 
 
 def test_small_kernels_on_channels_last_maps_are_left_to_onednn(monkeypatch):
