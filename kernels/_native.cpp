@@ -7,10 +7,10 @@
 //
 //     out[i, j] += sum over a, b of kernel[a, b] * x[i + a - top, j + b - left],
 //
-// computed two rows by up to MOST_COLUMNS columns at a time, which live in registers. Taps that would meet padding are
-// skipped, not multiplied by zero; where vectors hold pixels of a row, that goes for those above and below the map. For
-// the gradient of the kernels, the kernels are `out` and the output's gradient is `kernel`. With stride or dilation,
-// pixels of the same remainder form lattices that only meet each other.
+// computed some rows and columns at a time, which live in registers. Taps that would meet padding are skipped, not
+// multiplied by zero; where vectors hold pixels of a row, that goes for those above and below the map. For the gradient
+// of the kernels, the kernels are `out` and the output's gradient is `kernel`. With stride or dilation, pixels of the
+// same remainder form lattices that only meet each other.
 //
 // Sums run in an order that depends on shapes only, never on the number of threads.
 
@@ -314,8 +314,8 @@ struct Tile {
     std::vector<std::array<Mask, 2>> masks;
 };
 
-// The pixels that a row of results meets, the rows below them, and the kernel that is moved over them, column by column.
-// Each column of taps comes after its own last ones, once more.
+// The pixels that a row of results meets, the rows below them, and the kernel that is moved over them, by column: how
+// far it is from one to the next, and how many taps and columns there are. Before each, its last taps stand once more.
 struct Lines {
     const float *pixels;
     int64_t row;
@@ -448,20 +448,22 @@ Runs runs_of(int64_t rows, int64_t count, std::integer_sequence<int, I...>) {
     return functions[rows - 1][count - 2];
 }
 
-// ------------------------------------------------------------------------------------------ the sum, rolling down a map
+// ----------------------------------------------------------------------------------------- the sum, rolling down a map
 
-// Square kernels of few sizes roll down a strip of the map: SIZE rows of sums meet a row of pixels at once, each with
-// another row of taps. Then the oldest of them is done, and makes room for the next. All rows of pixels serve the same
-// number of sums, and no other loads as few for each. It takes SIZE rows of sums, a column of taps and a pixel in
-// registers, for which 16 are too few.
-constexpr bool ROLLS = MASKS;
-
-constexpr bool is_rolled(int64_t size) { return ROLLS && (size == 3 || size == 5 || size == 7); }
+// With AVX-512, square kernels of few sizes roll down a strip of the map: SIZE rows of sums meet a row of pixels at
+// once, each with another row of taps. Then the oldest of them is done, and makes room for the next. So a pixel is
+// loaded as often as the kernel is wide, whatever its height. SIZE rows of sums, a column of taps and a pixel have to
+// fit the registers, for which 16 are too few. Rows are copied beside zeros: some processors are slow to load by masks.
+constexpr bool is_rolled(int64_t size) { return MASKS && (size == 3 || size == 5 || size == 7); }
 constexpr int most_rolled(int size) { return size < 7 ? 4 : 3; }
 
-// A strip of the results, some vectors wide, of which the last begins at `last` and may overlap the one before. Rows are
-// counted from a row of pixels on, or from where it would be: from row `first` to `stop` they are on the map; when row
-// `begin` is done, so is the result's first row, and when those before `end` are, so are all.
+// How many taps of a column stand before it once more, at most: there is one less than rows of sums.
+constexpr int64_t MOST_REPEATED = 7;
+static_assert(MOST_ROWS <= MOST_REPEATED + 1);
+
+// A strip of the results, some vectors wide, of which the last begins at `last` and may overlap the one before. Rows of
+// pixels are numbered from `pixels` on. Rows `first` to `stop` are on the map; after row i, from `begin` to `end`, row
+// i - begin of the results is done.
 struct Strip {
     const float *pixels;
     int64_t pixels_row, width, first, stop;
@@ -470,8 +472,8 @@ struct Strip {
     int64_t out_row, last, begin, end;
     const float *taps;
     float start;
-    float *scratch;  // two rows of pixels, from the first that the results meet on
-    int64_t scratch_row, margin;
+    float *scratch;  // two rows, which begin with the first column that the results meet
+    int64_t scratch_row, margin;  // zeros before the pixels
 
     const float *row(int64_t i) const { return scratch + (i & 1) * scratch_row; }
 
@@ -504,7 +506,7 @@ INLINE bool roll_on(Lanes (&sums)[SIZE][V], const Strip &strip, int64_t &i) {
             keep(taps);  // or the compiler would load the taps of all columns at once
             Lanes tap[SIZE];
 #pragma GCC unroll 8
-            for (int r = 0; r < SIZE; ++r) tap[r] = taps[b * (2 * SIZE - 1) + PHASE - r] - Lanes{};
+            for (int r = 0; r < SIZE; ++r) tap[r] = taps[b * (2 * SIZE - 1) + PHASE - r] - Lanes{};  // Rows::column()
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v) {
                 Lanes pixel = load(pixels + b + (v + 1 == V ? strip.last : v * LANES));
@@ -546,18 +548,20 @@ typedef void (*Roll)(const Strip &);
 
 template <int SIZE, int... V>
 Roll roll_of(int64_t vectors, std::integer_sequence<int, V...>) {
-    static const Roll functions[] = {roll<SIZE, V + 1>...};
-    return functions[vectors - 1];
+    if constexpr (is_rolled(SIZE)) {
+        static const Roll functions[] = {roll<SIZE, V + 1>...};
+        return functions[vectors - 1];
+    }
+    return nullptr;
 }
 
 Roll roll_of(int64_t size, int64_t vectors) {
-    if constexpr (!ROLLS) return nullptr;
     if (size == 3) return roll_of<3>(vectors, std::make_integer_sequence<int, most_rolled(3)>());
     if (size == 5) return roll_of<5>(vectors, std::make_integer_sequence<int, most_rolled(5)>());
     return roll_of<7>(vectors, std::make_integer_sequence<int, most_rolled(7)>());
 }
 
-// -------------------------------------------------------------------- the gradient of small kernels, along rows of a map
+// ------------------------------------------------------------------- the gradient of small kernels, along rows of a map
 
 // Rows of a map and of its output's gradient, cut into as many vectors, and how far it is to the next maps. By vector,
 // which pixels of the gradient there are; by vector and column of the kernel, which of those on the map they meet.
@@ -1082,21 +1086,22 @@ class Convolve {
 
 // What is convolved along rows: fp32 maps whose rows are contiguous, without stride or dilation, and wide enough.
 constexpr int64_t LEAST_WIDTH = 24;
-// Rows that a kernel rolls down at least: it takes some to start with. Nothing has to stay in the cache meanwhile.
+// Rows that a kernel rolls down at least, if there are so many: it takes some to start with, and nothing has to stay in
+// the cache meanwhile.
 constexpr int64_t LEAST_ROLLED = 64;
 
 bool has_rows(const Map &map) { return map.type == FLOAT32 && map.column == 1; }
 
 bool has_unit_steps(const Axis &v, const Axis &h) { return v.output * v.tap * h.output * h.tap == 1; }
 
-// A single branch with unit steps on contiguous maps, convolved along rows.
+// A single branch with unit steps on contiguous maps, convolved along rows, in tiles or rolling down strips.
 struct Rows {
     const Convolutions &job;
     const Map &source, &kernel, &result;
     int64_t top, left;  // zeros before the map, as the kernel sees them that is moved over it
     int64_t reach;      // how far right of itself a result still meets pixels
-    bool rolls;         // down strips; else there are tiles
-    bool in_place;      // whether tiles read pixels where they are
+    bool rolls;
+    bool in_place;  // whether pixels are read where they are
     Buffer taps;
     std::vector<Tile> tiles;
 
@@ -1113,16 +1118,16 @@ struct Rows {
     explicit Rows(const Convolutions &job)
         : job(job), source(job.branches[0].source), kernel(job.branches[0].kernel), result(job.results[0].map),
           top(before(job.branches[0].vertical, kernel.height)), left(before(job.branches[0].horizontal, kernel.width)),
-          reach(kernel.width - 1 - left), rolls(can_roll(kernel, result)), in_place(MASKS),
+          reach(kernel.width - 1 - left), rolls(can_roll(kernel, result)), in_place(MASKS && !rolls),
           taps(divide_up(job.channels * kernel.width * column(), LANES)) {
         if (!rolls) plan_tiles();
     }
 
-    float *taps_of(int64_t channel) const { return taps + channel * kernel.width * column() + wrapped(); }
+    float *taps_of(int64_t channel) const { return taps + channel * kernel.width * column() + repeated(); }
 
-    // Taps of a column of the kernel, and how many of them come before it, too.
-    int64_t column() const { return wrapped() + kernel.height; }
-    int64_t wrapped() const { return std::min<int64_t>(kernel.height, 8) - 1; }
+    // How far it is from column to column of taps, and how many of these stand before each once more.
+    int64_t column() const { return repeated() + kernel.height; }
+    int64_t repeated() const { return std::min(kernel.height - 1, MOST_REPEATED); }
 
   private:
     static bool can_roll(const Map &kernel, const Map &result) {
@@ -1167,7 +1172,7 @@ class PackRows {
             for (int64_t a = 0; a < kernel.height; ++a)
                 column[a] =
                     row_of(kernel, 0, channel, turned(a, kernel.height))[turned(b, kernel.width) * kernel.column];
-            std::copy_n(column + kernel.height - rows.wrapped(), rows.wrapped(), column - rows.wrapped());
+            std::copy_n(column + kernel.height - rows.repeated(), rows.repeated(), column - rows.repeated());
         }
     }
 
@@ -1237,22 +1242,24 @@ class ConvolveRows {
     Buffer scratch;
 };
 
-// The same down strips.
+// The same for kernels that roll.
 class ConvolveStrips {
   public:
     explicit ConvolveStrips(const Rows &rows)
         : rows(rows), size(rows.kernel.width), vectors(divide_up(rows.result.width, LANES)),
           strips(divide_up(vectors, most_rolled(size))),
+          // Pixels begin where a vector does, at the last column at most, and may be written as a whole vector.
           scratch_row(rounded_up(most_rolled(size) * LANES + size - 1) + LANES), scratch(2 * scratch_row / LANES) {}
 
     void operator()(int64_t task) {
         const int64_t bands = rows.job.bands(), channel = task / bands % rows.job.channels;
         const int64_t image = task / bands / rows.job.channels, row = task % bands * rows.job.band;
         const int64_t height = std::min(rows.job.band, rows.result.height - row);
-        // The rows of pixels that the first row of results meets: from where to where they are, or would be.
+        // The first and the last of the rows of pixels that the first row of results meets, on the map or beside it.
         const int64_t above = row - rows.top, below = above + size - 1;
-        const int64_t first = std::clamp<int64_t>(above, 0, rows.source.height), origin = std::min(first, below);
+        const int64_t first = std::clamp<int64_t>(above, 0, rows.source.height);
         const int64_t stop = std::clamp<int64_t>(below + height, first, rows.source.height);
+        const int64_t origin = first < stop ? std::min(first, below) : below;
         const float *bias = rows.job.results[0].bias;
         for (int64_t n = 0, vector = 0; n < strips; ++n) {
             const int64_t some = (vectors - vector) / (strips - n), column = vector * LANES;
@@ -1261,12 +1268,25 @@ class ConvolveStrips {
             const int64_t left = std::clamp<int64_t>(from, 0, rows.source.width);
             const int64_t right = std::clamp<int64_t>(from + width, left, rows.source.width);
             std::fill_n(static_cast<float *>(scratch), 2 * scratch_row, 0.f);
-            roll_of(size, some)(Strip{
-                row_of(rows.source, image, channel, origin) + left, rows.source.row, right - left, first - origin,
-                stop - origin, mask_of(0, right - left), row_of(rows.result, image, channel, row) + column, rows.result.row, last, below - origin,
-                below - origin + height, rows.taps_of(channel), bias ? bias[channel] : 0,
-                scratch + (rounded_up(rows.left) - rows.left) % LANES, scratch_row, left - from
-            });
+            const Strip strip{
+                row_of(rows.source, image, channel, origin) + left,
+                rows.source.row,
+                right - left,
+                first - origin,
+                (left < right ? stop : first) - origin,  // a strip that meets no pixels has no rows either
+                mask_of(0, right - left),
+                row_of(rows.result, image, channel, row) + column,
+                rows.result.row,
+                last,
+                below - origin,
+                below - origin + height,
+                rows.taps_of(channel),
+                bias ? bias[channel] : 0,
+                scratch + (rounded_up(rows.left) - rows.left) % LANES,
+                scratch_row,
+                left - from
+            };
+            roll_of(size, some)(strip);
             vector += some;
         }
     }
@@ -1277,7 +1297,7 @@ class ConvolveStrips {
     Buffer scratch;
 };
 
-// Each split takes its share of the images; `taps` are theirs, (splits, channels, kh, kw), to be added up.
+// Each split takes its share of the images, and gives kernels (channels, kh, kw).
 struct Gradients {
     const Map &x;
     std::vector<Gradient> gradients;
@@ -1442,7 +1462,10 @@ int sw_mm_convolve(
     }
     if (Rows::suit(job)) {
         const Rows rows(job);
-        if (rows.rolls) job.band = std::min(std::max(job.band, LEAST_ROLLED), results[0].map.height);
+        if (rows.rolls) {
+            const int64_t height = results[0].map.height;
+            job.band = std::max(job.band, divide_up(height, std::max<int64_t>(1, height / LEAST_ROLLED)));
+        }
         const int64_t tasks = images * channels * job.bands();
         const bool done =
             run<PackRows>(rows, channels, parallel, threads) &&

@@ -74,7 +74,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, paddin
     """
     dtype, memory_format = x.dtype, memory_format_of(x)
     least = _MACS_PER_POINT[memory_format]
-    if fft_pays(tuple(x.shape[2:]), tuple(weight.shape[2:]), stride, padding, dilation, least):
+    if x.numel() and fft_pays(tuple(x.shape[2:]), tuple(weight.shape[2:]), stride, padding, dilation, least):
         out = _fft_forward(x, weight, bias, padding)
     else:
         out = _direct_forward(*_in_computable_dtype(x, weight, bias), stride, padding, dilation)

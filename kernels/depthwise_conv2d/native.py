@@ -3,7 +3,7 @@
 Maps of any strides are read and written as they are. fp16 is computed in fp32 tensors, all else in registers. What
 oneDNN is better at, small kernels on channels_last maps, is left to it; on contiguous maps they have kernels of their
 own. Very large fp32 kernels on large maps are products of spectra where PyTorch has MKL: a forward pass of 31 x 31
-takes 0.6 to 0.8 of the time at 56 x 56, half of it at 128 x 128. An infinite pixel or NaN spoils its channel there.
+takes 0.6 to 0.8 of the time at 56 x 56, half of it at 128 x 128. An infinite pixel or NaN spoils its whole map there.
 """
 
 import struct
@@ -93,7 +93,7 @@ def _has_spectra(
     least: dict[torch.memory_format, int] = _MACS_PER_POINT,
 ) -> bool:
     """Tell whether a pass is a product of spectra, ``x`` being what it reads."""
-    if not _HAS_MKL or x.dtype is not torch.float32 or prod(kernel_size) < min(least.values()):
+    if not _HAS_MKL or x.dtype is not torch.float32 or prod(kernel_size) < min(least.values()) or not x.numel():
         return False
     return aten.fft_pays(tuple(size), tuple(kernel_size), stride, padding, dilation, least[memory_format_of(x)])
 

@@ -181,10 +181,11 @@ def test_non_contiguous_tensors(cpu_backend):
     torch.testing.assert_close(depthwise_conv2d(*strided, padding=4), depthwise_conv2d(*dense, padding=4))
 
 
-def test_empty_batch(cpu_backend):
-    inputs = random_inputs((9, 8), (5, 5), torch.float32, batch=0)
-    out = depthwise_conv2d(*inputs, stride=2, padding=2)
-    assert out.shape == (0, 3, 5, 4)
+@pytest.mark.parametrize(('size', 'kernel_size', 'stride'), [((9, 8), (5, 5), 2), ((56, 56), (51, 51), 1)])
+def test_empty_batch(size, kernel_size, stride, cpu_backend):
+    inputs = random_inputs(size, kernel_size, torch.float32, batch=0)
+    out = depthwise_conv2d(*inputs, stride=stride, padding=kernel_size[0] // 2)
+    assert out.shape == (0, 3, *(-(-side // stride) for side in size))
     x_grad, weight_grad, bias_grad = torch.autograd.grad(out.sum(), inputs)
     assert x_grad.shape == inputs[0].shape
     assert not weight_grad.any()
