@@ -22,6 +22,8 @@ _chosen: ContextVar[str | None] = ContextVar('sw_mm_kernels_backend', default=No
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 _library = torch.library.Library('sw_mm', 'FRAGMENT')  # takes its registrations along when it is deleted
 _PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
+# For lack of it, the answer is left to the devices.
+_is_any_autocast_enabled = getattr(torch._C, '_is_any_autocast_enabled', lambda: True)
 # PyTorch before 2.7 cannot tell an export from a compilation.
 _is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
 
@@ -152,7 +154,8 @@ def is_eager(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 def is_autocast(x: Tensor) -> bool:
     """Tell whether autocast may change the dtype of a tensor on a CPU or a CUDA device."""
-    return torch.is_autocast_enabled('cpu' if x.is_cpu else 'cuda')  # asking for the device's name takes as long again
+    # Asking for one device by its name takes 4 us if caches are cold, and its own name as long again.
+    return _is_any_autocast_enabled() and torch.is_autocast_enabled('cpu' if x.is_cpu else 'cuda')
 
 
 def _is_plain(tensor: Tensor) -> bool:

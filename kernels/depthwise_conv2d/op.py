@@ -56,9 +56,9 @@ def depthwise_conv2d(
         ValueError: If a shape, a dtype, stride, padding or dilation does not fit.
         RuntimeError: If a backend was asked for that cannot compute this.
     """
-    for name, tensor in (('x', x), ('weight', weight)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f'{name} must be a tensor; got {type(tensor).__name__}')
+    if not (isinstance(x, Tensor) and isinstance(weight, Tensor)):
+        name, value = ('weight', weight) if isinstance(x, Tensor) else ('x', x)
+        raise TypeError(f'{name} must be a tensor; got {type(value).__name__}')
     steps = stride, padding, dilation
     if torch.compiler.is_compiling():
         return _dispatched(x, weight, bias, *steps)
