@@ -126,6 +126,12 @@ INLINE void store(uint16_t *numbers, const Lanes &value) {
     std::memcpy(numbers, &halves, sizeof halves);
 }
 
+// A number in every lane. To take zeros away is no work, unlike to add them, which changes -0.
+template <typename V = Lanes>
+INLINE V spread(float number) {
+    return number - V{};
+}
+
 // Keep a value in a register; else the compiler would load it again for every use.
 template <typename V>
 INLINE void keep(V &value) {
@@ -330,13 +336,12 @@ struct Sums {
     Lanes vectors[R][VECTORS];
     Run halves[R][HALVES];
 
-    // To take zeros away is no work, unlike to add them, which changes -0.
     INLINE explicit Sums(float value) {
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
-            for (int v = 0; v < VECTORS; ++v) vectors[r][v] = value - Lanes{};
-            if constexpr (HALVES) halves[r][0] = value - Run{};
+            for (int v = 0; v < VECTORS; ++v) vectors[r][v] = spread(value);
+            if constexpr (HALVES) halves[r][0] = spread<Run>(value);
         }
     }
 
@@ -344,7 +349,7 @@ struct Sums {
     template <int FIRST, int ROWS>
     static INLINE void take(Lanes (&tap)[R], const float *taps) {
 #pragma GCC unroll 8
-        for (int r = FIRST; r < FIRST + ROWS; ++r) tap[r] = taps[-r] - Lanes{};
+        for (int r = FIRST; r < FIRST + ROWS; ++r) tap[r] = spread(taps[-r]);
     }
 
     // Pixels of a row times these taps.
@@ -475,13 +480,13 @@ struct Strip {
     float *scratch;  // two rows, which begin with the first column that the results meet
     int64_t scratch_row, margin;  // zeros before the pixels
 
-    const float *row(int64_t i) const { return scratch + (i & 1) * scratch_row; }
+    float *row(int64_t i) const { return scratch + (i & 1) * scratch_row; }
 
     // Copy a row of pixels beside zeros, some time before they are loaded again in other pieces.
     void fetch(int64_t i) const {
         if (i < first || i >= stop) return;
         const float *from = pixels + i * pixels_row;
-        float *to = scratch + (i & 1) * scratch_row + margin;
+        float *to = row(i) + margin;
         if (width < LANES) return store(to, load(from, mask));
         for (int64_t j = 0; j + LANES < width; j += LANES) store(to + j, load(from + j));
         store(to + width - LANES, load(from + width - LANES));
@@ -506,7 +511,7 @@ INLINE bool roll_on(Lanes (&sums)[SIZE][V], const Strip &strip, int64_t &i) {
             keep(taps);  // or the compiler would load the taps of all columns at once
             Lanes tap[SIZE];
 #pragma GCC unroll 8
-            for (int r = 0; r < SIZE; ++r) tap[r] = taps[b * (2 * SIZE - 1) + PHASE - r] - Lanes{};  // Rows::column()
+            for (int r = 0; r < SIZE; ++r) tap[r] = spread(taps[b * (2 * SIZE - 1) + PHASE - r]);  // Rows::column()
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v) {
                 Lanes pixel = load(pixels + b + (v + 1 == V ? strip.last : v * LANES));
@@ -523,7 +528,7 @@ INLINE bool roll_on(Lanes (&sums)[SIZE][V], const Strip &strip, int64_t &i) {
         for (int v = 0; v < V; ++v) store(out + (v + 1 == V ? strip.last : v * LANES), sums[DONE][v]);
     }
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) sums[DONE][v] = strip.start - Lanes{};
+    for (int v = 0; v < V; ++v) sums[DONE][v] = spread(strip.start);
     ++i;
     return true;
 }
@@ -534,7 +539,7 @@ INLINE void roll_down(const Strip &strip, std::integer_sequence<int, PHASE...>) 
 #pragma GCC unroll 8
     for (int r = 0; r < SIZE; ++r)
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sums[r][v] = strip.start - Lanes{};
+        for (int v = 0; v < V; ++v) sums[r][v] = spread(strip.start);
     strip.fetch(0);
     for (int64_t i = 0; (roll_on<SIZE, V, PHASE>(sums, strip, i) && ...);) {}
 }
@@ -561,7 +566,7 @@ Roll roll_of(int64_t size, int64_t vectors) {
     return roll_of<7>(vectors, std::make_integer_sequence<int, most_rolled(7)>());
 }
 
-// ------------------------------------------------------------------- the gradient of small kernels, along rows of a map
+// ------------------------------------------------------------------ the gradient of small kernels, along rows of a map
 
 // Rows of a map and of its output's gradient, cut into as many vectors, and how far it is to the next maps. By vector,
 // which pixels of the gradient there are; by vector and column of the kernel, which of those on the map they meet.
@@ -1125,6 +1130,21 @@ struct Rows {
 
     float *taps_of(int64_t channel) const { return taps + channel * kernel.width * column() + repeated(); }
 
+    float start_of(int64_t channel) const {
+        const float *bias = job.results[0].bias;
+        return bias ? bias[channel] : 0;
+    }
+
+    // Neighbouring tasks are bands of one channel: rows `row` to `stop` of the result.
+    struct Place {
+        int64_t image, channel, row, stop;
+    };
+
+    Place place_of(int64_t task) const {
+        const int64_t map = task / job.bands(), row = task % job.bands() * job.band;
+        return {map / job.channels, map % job.channels, row, std::min(row + job.band, result.height)};
+    }
+
     // How far it is from column to column of taps, and how many of these stand before each once more.
     int64_t column() const { return repeated() + kernel.height; }
     int64_t repeated() const { return std::min(kernel.height - 1, MOST_REPEATED); }
@@ -1180,7 +1200,6 @@ class PackRows {
     const Rows &rows;
 };
 
-// Neighbouring tasks are bands of one channel.
 class ConvolveRows {
   public:
     explicit ConvolveRows(const Rows &rows)
@@ -1192,9 +1211,8 @@ class ConvolveRows {
     }
 
     void operator()(int64_t task) {
-        const int64_t bands = rows.job.bands(), channel = task / bands % rows.job.channels;
-        const int64_t image = task / bands / rows.job.channels, row = task % bands * rows.job.band;
-        const int64_t rest = std::min(row + rows.job.band, rows.result.height) - row;
+        const auto [image, channel, row, end] = rows.place_of(task);
+        const int64_t rest = end - row;
         // Groups of rows, whose heights differ by one at most.
         const int64_t groups = divide_up(rest, std::min<int64_t>(MOST_ROWS, rows.kernel.height));
         int64_t copied = std::max<int64_t>(0, row - rows.top);
@@ -1213,12 +1231,11 @@ class ConvolveRows {
                 pixels - rows.left, rows.in_place ? rows.source.row : stride, rows.taps_of(channel), rows.column(),
                 rows.kernel.height, rows.kernel.width
             };
-            const float *bias = rows.job.results[0].bias;
             float *out = row_of(rows.result, image, channel, i);
             for (const Tile &tile : rows.tiles) {
                 if (rows.result.width > 64) fetch_ahead(out, height, x, tile);
                 runs_of(height, tile.runs, std::make_integer_sequence<int, MOST_ROWS * (MOST_RUNS - 1)>())(
-                    out, rows.result.row, x, tile, first, stop, bias ? bias[channel] : 0
+                    out, rows.result.row, x, tile, first, stop, rows.start_of(channel)
                 );
             }
             i += height;
@@ -1252,15 +1269,12 @@ class ConvolveStrips {
           scratch_row(rounded_up(most_rolled(size) * LANES + size - 1) + LANES), scratch(2 * scratch_row / LANES) {}
 
     void operator()(int64_t task) {
-        const int64_t bands = rows.job.bands(), channel = task / bands % rows.job.channels;
-        const int64_t image = task / bands / rows.job.channels, row = task % bands * rows.job.band;
-        const int64_t height = std::min(rows.job.band, rows.result.height - row);
+        const auto [image, channel, row, end] = rows.place_of(task);
         // The first and the last of the rows of pixels that the first row of results meets, on the map or beside it.
         const int64_t above = row - rows.top, below = above + size - 1;
         const int64_t first = std::clamp<int64_t>(above, 0, rows.source.height);
-        const int64_t stop = std::clamp<int64_t>(below + height, first, rows.source.height);
+        const int64_t stop = std::clamp<int64_t>(below + end - row, first, rows.source.height);
         const int64_t origin = first < stop ? std::min(first, below) : below;
-        const float *bias = rows.job.results[0].bias;
         for (int64_t n = 0, vector = 0; n < strips; ++n) {
             const int64_t some = (vectors - vector) / (strips - n), column = vector * LANES;
             const int64_t last = std::min((some - 1) * LANES, rows.result.width - column - LANES);
@@ -1279,9 +1293,9 @@ class ConvolveStrips {
                 rows.result.row,
                 last,
                 below - origin,
-                below - origin + height,
+                below - origin + end - row,
                 rows.taps_of(channel),
-                bias ? bias[channel] : 0,
+                rows.start_of(channel),
                 scratch + (rounded_up(rows.left) - rows.left) % LANES,
                 scratch_row,
                 left - from
@@ -1297,10 +1311,11 @@ class ConvolveStrips {
     Buffer scratch;
 };
 
-// Each split takes its share of the images, and gives kernels (channels, kh, kw).
+// Each split takes its share of the images, and gives kernels (channels, kh, kw), which `sums` is for.
 struct Gradients {
     const Map &x;
-    std::vector<Gradient> gradients;
+    const Gradient *sums;
+    std::vector<Gradient> gradients;  // those of the splits, or the same if there is one
     int64_t images, channels, splits, band, pixels;
 
     int64_t count() const { return gradients.size(); }
@@ -1415,19 +1430,14 @@ class DifferentiateRows {
     std::vector<Mask> grad_masks, pixel_masks;
 };
 
-struct Splits {
-    const Gradients &job;
-    const Gradient *sums;
-};
-
 // Add up what the splits gave for a channel.
 class AddSplits {
   public:
-    explicit AddSplits(const Splits &splits) : job(splits.job), sums(splits.sums) {}
+    explicit AddSplits(const Gradients &job) : job(job) {}
 
     void operator()(int64_t channel) {
         for (int64_t n = 0; n < job.count(); ++n) {
-            const Map &parts = job.gradients[n].taps, &taps = sums[n].taps;
+            const Map &parts = job.gradients[n].taps, &taps = job.sums[n].taps;
             for (int64_t a = 0; a < taps.height; ++a)
                 for (int64_t b = 0; b < taps.width; ++b) {
                     float sum = 0;
@@ -1439,7 +1449,6 @@ class AddSplits {
 
   private:
     const Gradients &job;
-    const Gradient *sums;
 };
 
 }  // namespace
@@ -1489,7 +1498,8 @@ int sw_mm_weight_grads(
     const Map *x, const Gradient *gradients, int64_t count, int64_t images, int64_t channels, int64_t splits,
     Parallel parallel, int64_t threads
 ) try {
-    Gradients job{*x, {gradients, gradients + count}, images, channels, splits, gradients[0].out_grad.height, 0};
+    const std::vector<Gradient> all(gradients, gradients + count);
+    Gradients job{*x, gradients, all, images, channels, splits, gradients[0].out_grad.height, 0};
     for (const Gradient &gradient : job.gradients)
         job.band =
             std::min(job.band, rows_of_band(*x, gradient.out_grad, gradient.vertical, gradient.taps.height, false));
@@ -1498,8 +1508,8 @@ int sw_mm_weight_grads(
         job.pixels = std::max(job.pixels, std::min(rows, x->height) * x->width);
     }
     std::vector<Buffer> parts;
-    for (Gradient &gradient : job.gradients)
-        if (splits > 1) {
+    if (splits > 1)
+        for (Gradient &gradient : job.gradients) {
             const int64_t taps = area(gradient.taps);
             parts.emplace_back(divide_up(splits * channels * taps, LANES));
             gradient.taps = {
@@ -1510,7 +1520,7 @@ int sw_mm_weight_grads(
     const bool done = DifferentiateRows::suit(job)
                           ? run<DifferentiateRows>(job, channels * splits, parallel, threads)
                           : run<Differentiate>(job, job.blocks() * splits, parallel, threads);
-    return done && (splits == 1 || run<AddSplits>(Splits{job, gradients}, channels, parallel, threads)) ? 0 : 1;
+    return done && (splits == 1 || run<AddSplits>(job, channels, parallel, threads)) ? 0 : 1;
 } catch (const std::bad_alloc &) {
     return 1;
 }

@@ -240,19 +240,21 @@ def _native_grads(
 
 def _fft_forward(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sides) -> Tensor:
     kernel_size, size = tuple(weight.shape[2:]), tuple(x.shape[2:])
-    channels_last = memory_format_of(x) is torch.channels_last
+    memory_format = memory_format_of(x)
     lengths = _fft_lengths(size, kernel_size, padding)
     height, width = output_size(size, kernel_size, (1, 1), padding, (1, 1))
     top, left = kernel_size[0] - 1 - padding[2], kernel_size[1] - 1 - padding[0]
     kernels = torch.fft.rfft2(_real(weight[:, 0]).flip(1, 2), lengths)
     out = torch.empty(
-        *x.shape[:2], height, width, dtype=kernels.real.dtype, device=x.device, memory_format=memory_format_of(x)
+        *x.shape[:2], height, width, dtype=kernels.real.dtype, device=x.device, memory_format=memory_format
     )
     # Image by image, so that the spectra stay in the caches.
     for image, result in zip(x.split(1), out.split(1), strict=True):
         spectrum = torch.fft.rfft2(_real(_in_format(image, torch.contiguous_format)), lengths).mul_(kernels)
         sums = torch.fft.irfft2(spectrum, lengths)[..., top : top + height, left : left + width]
-        result.copy_(_in_format(sums.contiguous(), torch.channels_last) if channels_last else sums)
+        if memory_format is torch.channels_last:
+            sums = _in_format(sums.contiguous(), memory_format)
+        result.copy_(sums)
     return out if bias is None else out.add_(bias.view(-1, 1, 1))
 
 

@@ -3,7 +3,7 @@
 Maps of any strides are read and written as they are. fp16 is computed in fp32 tensors, all else in registers. What
 oneDNN is better at, small kernels on channels_last maps, is left to it; on contiguous maps they have kernels of their
 own. Very large fp32 kernels on large maps are products of spectra where PyTorch has MKL: a forward pass of 31 x 31
-takes 0.6 to 0.8 of the time at 56 x 56, half of it at 128 x 128. An infinite pixel or NaN spoils its whole map there.
+takes 0.6 to 0.8 of the time at 56 x 56, 0.5 to 0.6 at 128 x 128. An infinite pixel or NaN spoils its whole map there.
 """
 
 import struct
@@ -50,8 +50,8 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, paddin
 def input_grad(grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Gradient of :func:`forward` with respect to its input of the given size, in the memory format of ``grad``."""
     # oneDNN takes a hundred times as long for this gradient in bf16 if there is a stride.
-    left = leaves_to_onednn(grad, weight.shape[2:], (1, 1)) and (stride == (1, 1) or grad.dtype is torch.float32)
-    if left or _has_spectra(grad, input_size, weight.shape[2:], stride, padding, dilation):
+    onednn = leaves_to_onednn(grad, weight.shape[2:], (1, 1)) and (stride == (1, 1) or grad.dtype is torch.float32)
+    if onednn or _has_spectra(grad, input_size, weight.shape[2:], stride, padding, dilation):
         return aten.input_grad(grad, weight, input_size, stride, padding, dilation)
     return convolve([grad], [weight], [(stride, padding, dilation)], input_size, transposed=True)[0]
 
