@@ -22,6 +22,11 @@ _chosen: ContextVar[str | None] = ContextVar('sw_mm_kernels_backend', default=No
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 _library = torch.library.Library('sw_mm', 'FRAGMENT')  # takes its registrations along when it is deleted
 _PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
+# Asked for at every call: to find them in PyTorch's modules takes as long again if caches are cold.
+_is_tracing = torch._C._is_tracing
+_len_torch_dispatch_stack = torch._C._len_torch_dispatch_stack
+_are_functorch_transforms_active = torch._C._are_functorch_transforms_active
+_is_profiler_enabled = torch.autograd._profiler_enabled
 # For lack of it, the answer is left to the devices.
 _is_any_autocast_enabled = getattr(torch._C, '_is_any_autocast_enabled', lambda: True)
 # PyTorch before 2.7 cannot tell an export from a compilation.
@@ -135,20 +140,20 @@ def _cast(argument: object, dtype: torch.dtype) -> object:
 def is_eager(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Tell whether an operator can be computed without going through PyTorch's dispatcher.
 
-    It cannot if something wants to see the operator: a compiler, a tracer, a mode that counts or fakes, a transform of
-    functions, a profiler, a subclass of tensors. Under autocast, the operator keeps what computes it from being cast.
+    It cannot if something wants to see the operator: a tracer, a mode that counts or fakes, a transform of functions, a
+    profiler, a subclass of tensors; a compiler is to be asked for before. Under autocast, the operator keeps what
+    computes it from being cast.
     """
     return (
-        not torch.compiler.is_compiling()
-        and _is_plain(x)
+        _is_plain(x)
         and _is_plain(weight)
         and (bias is None or _is_plain(bias))
         and (x.is_cpu or x.is_cuda)
-        and not torch._C._is_tracing()
-        and not torch._C._len_torch_dispatch_stack()
+        and not _is_tracing()
+        and not _len_torch_dispatch_stack()
         and not _is_transformed()
         and not is_autocast(x)
-        and not torch.autograd._profiler_enabled()
+        and not _is_profiler_enabled()
     )
 
 
@@ -164,7 +169,7 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _is_transformed() -> bool:
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return _are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def register_autocast(*names: str, cast: bool = True) -> None:

@@ -85,6 +85,14 @@ struct Gradient {
     Axis vertical, horizontal;
 };
 
+struct ConvolutionsHead {
+    int64_t branches, results, images, channels, transposed;
+};
+
+struct GradientsHead {
+    int64_t gradients, images, channels, splits;
+};
+
 // GOMP_parallel of the OpenMP library that PyTorch uses: to share its threads keeps two pools off each other's feet.
 typedef void (*Parallel)(void (*)(void *), void *, unsigned, unsigned);
 
@@ -1451,19 +1459,45 @@ class AddSplits {
     const Gradients &job;
 };
 
+// Take the next structure of some that lie one after the other.
+template <class Structure>
+Structure unpack(const int64_t *&numbers) {
+    static_assert(sizeof(Structure) % sizeof *numbers == 0, "structures are made of numbers");
+    Structure made;
+    std::memcpy(&made, numbers, sizeof made);
+    numbers += sizeof made / sizeof *numbers;
+    return made;
+}
+
 }  // namespace
 
 extern "C" {
 
-// Branches of the same result follow each other. Transposed, they are gradients with respect to the input. Both
-// functions return 0, or 1 if there is too little memory.
-int sw_mm_convolve(
-    const Branch *branches, int64_t count, const Result *results, int64_t images, int64_t channels, int64_t transposed,
-    Parallel parallel, int64_t threads
-) try {
-    Convolutions job{branches, results, count, images, channels, transposed != 0, results[0].map.height, 0, {}};
-    for (int64_t n = 0; n < count; ++n) {
-        const Branch &branch = branches[n];
+// What is computed comes in two parts: numbers that hold for all tensors of the same shapes and strides, a head and the
+// structures above without their addresses, and the addresses of the tensors. Both functions return 0, or 1 if there is
+// too little memory.
+
+// For each branch the addresses of source and kernel, then for each result those of map and bias. Branches of the same
+// result follow each other. Transposed, they are gradients with respect to the input.
+int sw_mm_convolve(const int64_t *numbers, char *const *addresses, Parallel parallel, int64_t threads) try {
+    const auto head = unpack<ConvolutionsHead>(numbers);
+    std::vector<Branch> branches;
+    for (int64_t n = 0; n < head.branches; ++n) {
+        branches.push_back(unpack<Branch>(numbers));
+        branches[n].source.data = *addresses++;
+        branches[n].kernel.data = *addresses++;
+    }
+    std::vector<Result> results;
+    for (int64_t n = 0; n < head.results; ++n) {
+        results.push_back({unpack<Map>(numbers), nullptr});
+        results[n].map.data = *addresses++;
+        results[n].bias = reinterpret_cast<const float *>(*addresses++);
+    }
+    Convolutions job{
+        branches.data(), results.data(), head.branches, head.images, head.channels, head.transposed != 0,
+        results[0].map.height, 0, {}
+    };
+    for (const Branch &branch : branches) {
         const Map &result = results[branch.result].map;
         job.band = std::min(
             job.band, rows_of_band(branch.source, result, branch.vertical, branch.kernel.height, job.transposed)
@@ -1475,37 +1509,43 @@ int sw_mm_convolve(
             const int64_t height = results[0].map.height;
             job.band = std::max(job.band, divide_up(height, std::max<int64_t>(1, height / LEAST_ROLLED)));
         }
-        const int64_t tasks = images * channels * job.bands();
+        const int64_t tasks = head.images * head.channels * job.bands();
         const bool done =
-            run<PackRows>(rows, channels, parallel, threads) &&
+            run<PackRows>(rows, head.channels, parallel, threads) &&
             (rows.rolls ? run<ConvolveStrips, Rows> : run<ConvolveRows, Rows>)(rows, tasks, parallel, threads);
         return done ? 0 : 1;
     }
-    for (int64_t n = 0; n < count; ++n) {
-        const Branch &branch = branches[n];
+    for (const Branch &branch : branches) {
         const int64_t rows = reach(branch.vertical, branch.kernel.height, job.band, job.transposed);
         job.pixels = std::max(job.pixels, std::min(rows, branch.source.height) * branch.source.width);
         job.kernels.emplace_back(job.blocks() * area(branch.kernel));
     }
     const bool done = run<Pack>(job, job.blocks(), parallel, threads) &&
-                      run<Convolve>(job, job.blocks() * job.bands() * images, parallel, threads);
+                      run<Convolve>(job, job.blocks() * job.bands() * head.images, parallel, threads);
     return done ? 0 : 1;
 } catch (const std::bad_alloc &) {
     return 1;
 }
 
-int sw_mm_weight_grads(
-    const Map *x, const Gradient *gradients, int64_t count, int64_t images, int64_t channels, int64_t splits,
-    Parallel parallel, int64_t threads
-) try {
-    const std::vector<Gradient> all(gradients, gradients + count);
-    Gradients job{*x, gradients, all, images, channels, splits, gradients[0].out_grad.height, 0};
+// The address of the map, then for each gradient those of the output's gradient and of the result.
+int sw_mm_weight_grads(const int64_t *numbers, char *const *addresses, Parallel parallel, int64_t threads) try {
+    const auto head = unpack<GradientsHead>(numbers);
+    const int64_t channels = head.channels, splits = head.splits;
+    Map x = unpack<Map>(numbers);
+    x.data = *addresses++;
+    std::vector<Gradient> all;
+    for (int64_t n = 0; n < head.gradients; ++n) {
+        all.push_back(unpack<Gradient>(numbers));
+        all[n].out_grad.data = *addresses++;
+        all[n].taps.data = *addresses++;
+    }
+    Gradients job{x, all.data(), all, head.images, channels, splits, all[0].out_grad.height, 0};
     for (const Gradient &gradient : job.gradients)
         job.band =
-            std::min(job.band, rows_of_band(*x, gradient.out_grad, gradient.vertical, gradient.taps.height, false));
+            std::min(job.band, rows_of_band(x, gradient.out_grad, gradient.vertical, gradient.taps.height, false));
     for (const Gradient &gradient : job.gradients) {
         const int64_t rows = reach(gradient.vertical, gradient.taps.height, job.band, false);
-        job.pixels = std::max(job.pixels, std::min(rows, x->height) * x->width);
+        job.pixels = std::max(job.pixels, std::min(rows, x.height) * x.width);
     }
     std::vector<Buffer> parts;
     if (splits > 1)

@@ -73,9 +73,8 @@ def library() -> ctypes.CDLL:
         library = ctypes.CDLL(str(binary))
     except OSError:  # not yet made, or not for this system
         library = _compile(flags, binary)
-    number, pointer = ctypes.c_int64, ctypes.c_void_p
-    library.sw_mm_convolve.argtypes = [pointer, number, pointer, number, number, number, pointer, number]
-    library.sw_mm_weight_grads.argtypes = [pointer, pointer, number, number, number, number, pointer, number]
+    for function in library.sw_mm_convolve, library.sw_mm_weight_grads:
+        function.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64]
     return library
 
 

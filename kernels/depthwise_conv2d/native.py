@@ -7,13 +7,14 @@ takes 0.6 to 0.8 of the time at 56 x 56, 0.5 to 0.6 at 128 x 128. An infinite pi
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 
 import torch
 from torch import Tensor
 
 from .. import _native
+from .._plans import Plans
 from . import aten
 from .geometry import Pair, Sides, memory_format_of, output_size
 
@@ -37,33 +38,68 @@ _HAS_MKL = torch.backends.mkl.is_available()
 # can share the work. The parts depend on shapes only, and so does the result.
 _CHANNELS = 512
 
+_get_num_threads = torch.get_num_threads  # to find it at every call takes as long again
+_plans = Plans()
+
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Convolve every channel with its own kernel; arguments and result are those of :func:`.aten.forward`."""
-    kernel_size = weight.shape[2:]
-    if leaves_to_onednn(x, kernel_size, stride) or _has_spectra(x, x.shape[2:], kernel_size, stride, padding, dilation):
-        return aten.forward(x, weight, bias, stride, padding, dilation)
-    size = output_size(x.shape[2:], kernel_size, stride, padding, dilation)
-    return convolve([x], [weight], [(stride, padding, dilation)], size, bias)[0]
+    key = 'forward', _like(x), _like(weight), None if bias is None else _like(bias), stride, padding, dilation
+    run = _plans.get(key)
+    if run is None:
+        run = _plans[key] = planned_forward(x, weight, bias, stride, padding, dilation)
+    return run(x, weight, bias)
+
+
+def planned_forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair
+) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """Give what computes :func:`forward` of tensors that have the sizes, strides and dtypes of these."""
+    kernel_size, geometry = weight.shape[2:], (stride, padding, dilation)
+    if leaves_to_onednn(x, kernel_size, stride) or _has_spectra(x, x.shape[2:], kernel_size, *geometry):
+        return lambda x, weight, bias: aten.forward(x, weight, bias, *geometry)
+    compiled = _Convolutions([x], [weight], [geometry], output_size(x.shape[2:], kernel_size, *geometry), bias)
+    return lambda x, weight, bias: compiled((x,), (weight,), bias)[0]
 
 
 def input_grad(grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Gradient of :func:`forward` with respect to its input of the given size, in the memory format of ``grad``."""
+    key = 'input_grad', _like(grad), _like(weight), input_size, stride, padding, dilation
+    run = _plans.get(key)
+    if run is None:
+        run = _plans[key] = _planned_input_grad(grad, weight, input_size, stride, padding, dilation)
+    return run(grad, weight)
+
+
+def _planned_input_grad(
+    grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, padding: Sides, dilation: Pair
+) -> Callable[[Tensor, Tensor], Tensor]:
+    kernel_size, geometry = weight.shape[2:], (stride, padding, dilation)
     # oneDNN takes a hundred times as long for this gradient in bf16 if there is a stride.
-    onednn = leaves_to_onednn(grad, weight.shape[2:], (1, 1)) and (stride == (1, 1) or grad.dtype is torch.float32)
-    if onednn or _has_spectra(grad, input_size, weight.shape[2:], stride, padding, dilation):
-        return aten.input_grad(grad, weight, input_size, stride, padding, dilation)
-    return convolve([grad], [weight], [(stride, padding, dilation)], input_size, transposed=True)[0]
+    onednn = leaves_to_onednn(grad, kernel_size, (1, 1)) and (stride == (1, 1) or grad.dtype is torch.float32)
+    if onednn or _has_spectra(grad, input_size, kernel_size, *geometry):
+        return lambda grad, weight: aten.input_grad(grad, weight, input_size, *geometry)
+    compiled = _Convolutions([grad], [weight], [geometry], input_size, transposed=True)
+    return lambda grad, weight: compiled((grad,), (weight,))[0]
 
 
 def weight_grad(x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Gradient of :func:`forward` with respect to its kernels ``(C, 1, kh, kw)``, accumulated in fp32."""
-    least = _MACS_PER_POINT_TO_DIFFERENTIATE
-    if _leaves_weight_grad_to_onednn(x, kernel_size) or _has_spectra(
-        x, x.shape[2:], kernel_size, stride, padding, dilation, least
-    ):
-        return aten.weight_grad(x, grad, kernel_size, stride, padding, dilation)
-    return weight_grads(x, [grad], [kernel_size], [(stride, padding, dilation)])[0]
+    key = 'weight_grad', _like(x), _like(grad), kernel_size, stride, padding, dilation
+    run = _plans.get(key)
+    if run is None:
+        run = _plans[key] = _planned_weight_grad(x, grad, kernel_size, stride, padding, dilation)
+    return run(x, grad)
+
+
+def _planned_weight_grad(
+    x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair
+) -> Callable[[Tensor, Tensor], Tensor]:
+    geometry, least = (stride, padding, dilation), _MACS_PER_POINT_TO_DIFFERENTIATE
+    if _leaves_weight_grad_to_onednn(x, kernel_size) or _has_spectra(x, x.shape[2:], kernel_size, *geometry, least):
+        return lambda x, grad: aten.weight_grad(x, grad, kernel_size, *geometry)
+    compiled = _WeightGrads(x, [grad], [kernel_size], [geometry])
+    return lambda x, grad: compiled(x, (grad,))[0]
 
 
 def leaves_to_onednn(x: Tensor, kernel_size: Pair, stride: Pair) -> bool:
@@ -121,35 +157,12 @@ def convolve(
     Returns:
         The results, in the dtype and memory format of the first source.
     """
-    first = sources[0]
-    _check(sources, geometries, kernels, bias)
-    images, channels = first.shape[:2]
-    sources, kernels = ([_readable(tensor) for tensor in tensors] for tensors in (sources, kernels))
-    results = [
-        torch.empty(
-            images, channels, *size, dtype=sources[0].dtype, device='cpu', memory_format=memory_format_of(first)
-        )
-        for _ in (sources[:1] if summed else sources)
-    ]
-    bias = None if bias is None else bias.float().contiguous()
-    biases = [0 if bias is None else bias.data_ptr(), *[0] * len(results)]
-    branches = zip(sources, kernels, geometries, strict=True)
-    failed = _native.library().sw_mm_convolve(
-        _packed(
-            (*_map(source), *_kernel(kernel), *_axes(*geometry), 0 if summed else index)
-            for index, (source, kernel, geometry) in enumerate(branches)
-        ),
-        len(sources),
-        _packed((*_map(result), address) for result, address in zip(results, biases, strict=False)),
-        images,
-        channels,
-        transposed,
-        _native.openmp(),
-        torch.get_num_threads(),
-    )
-    if failed:
-        raise MemoryError(f'there is not enough memory to convolve a map of shape {tuple(first.shape)}')
-    return results if results[0].dtype is first.dtype else [result.to(first.dtype) for result in results]
+    likes = tuple(_like(tensor) for tensor in (*sources, *kernels, *(() if bias is None else (bias,))))
+    key = 'convolve', likes, tuple(geometries), size, bias is None, summed, transposed
+    run = _plans.get(key)
+    if run is None:
+        run = _plans[key] = _Convolutions(sources, kernels, geometries, size, bias, summed, transposed)
+    return run(sources, kernels, bias)
 
 
 def weight_grads(
@@ -166,27 +179,96 @@ def weight_grads(
     Returns:
         Gradients ``(C, 1, kh, kw)`` in the dtype of ``x``.
     """
-    _check([x, *grads], geometries)
-    if any(grad.shape != grads[0].shape for grad in grads):
-        raise ValueError(f'gradients must be of one shape; got {[tuple(grad.shape) for grad in grads]}')
-    images, channels = x.shape[:2]
-    parts = max(min(images, -(-_CHANNELS // max(channels, 1))), 1)
-    source, grads = _readable(x), [_readable(grad) for grad in grads]
-    kernels = [torch.empty(channels, 1, *size, dtype=torch.float32, device='cpu') for size in kernel_sizes]
-    gradients = zip(grads, kernels, geometries, strict=True)
-    failed = _native.library().sw_mm_weight_grads(
-        _packed([_map(source)]),
-        _packed((*_map(grad), *_kernel(kernel), *_axes(*geometry)) for grad, kernel, geometry in gradients),
-        len(grads),
-        images,
-        channels,
-        parts,
-        _native.openmp(),
-        torch.get_num_threads(),
-    )
-    if failed:
-        raise MemoryError(f'there is not enough memory for the gradient of kernels on a map of shape {tuple(x.shape)}')
-    return kernels if x.dtype is torch.float32 else [kernel.to(x.dtype) for kernel in kernels]
+    key = 'weight_grads', tuple(_like(tensor) for tensor in (x, *grads)), tuple(kernel_sizes), tuple(geometries)
+    run = _plans.get(key)
+    if run is None:
+        run = _plans[key] = _WeightGrads(x, grads, kernel_sizes, geometries)
+    return run(x, grads)
+
+
+class _Convolutions:
+    """:func:`convolve` for tensors that have the sizes, strides and dtypes of those it is made for."""
+
+    def __init__(
+        self,
+        sources: Sequence[Tensor],
+        kernels: Sequence[Tensor],
+        geometries: Sequence[Geometry],
+        size: Pair,
+        bias: Tensor | None = None,
+        summed: bool = False,
+        transposed: bool = False,
+    ) -> None:
+        _check(sources, geometries, kernels, bias)
+        first, count = sources[0], 1 if summed else len(sources)
+        self._dtype, self._is_converted = (
+            first.dtype,
+            any(tensor.dtype not in _TYPES for tensor in (*sources, *kernels)),
+        )
+        sources, kernels = _readable(sources), _readable(kernels)
+        result = torch.empty(
+            *first.shape[:2], *size, dtype=sources[0].dtype, device='meta', memory_format=memory_format_of(first)
+        )
+        self._results = [(result.shape, result.stride())] * count
+        branches = [
+            (*_map(source), *_kernel(kernel), *_axes(*geometry), 0 if summed else index)
+            for index, (source, kernel, geometry) in enumerate(zip(sources, kernels, geometries, strict=True))
+        ]
+        head = len(branches), count, *first.shape[:2], transposed
+        self._numbers = _packed([head, *branches, *[_map(result)] * count])
+        self._addresses = struct.Struct(f'{2 * (len(branches) + count)}P')
+        self._compute, self._openmp = _native.library().sw_mm_convolve, _native.openmp()
+
+    def __call__(
+        self, sources: Sequence[Tensor], kernels: Sequence[Tensor], bias: Tensor | None = None
+    ) -> list[Tensor]:
+        if self._is_converted:
+            sources, kernels = _readable(sources), _readable(kernels)
+        results = [sources[0].new_empty_strided(*result) for result in self._results]
+        addresses = [tensor.data_ptr() for pair in zip(sources, kernels, strict=True) for tensor in pair]
+        for result in results:
+            addresses += result.data_ptr(), 0
+        if bias is not None:
+            bias = bias.float().contiguous()
+            addresses[2 * len(sources) + 1] = bias.data_ptr()
+        failed = self._compute(self._numbers, self._addresses.pack(*addresses), self._openmp, _get_num_threads())
+        if failed:
+            raise MemoryError(f'there is not enough memory to convolve a map of shape {tuple(sources[0].shape)}')
+        return results if self._dtype in _TYPES else [result.to(self._dtype) for result in results]
+
+
+class _WeightGrads:
+    """:func:`weight_grads` for tensors that have the sizes, strides and dtypes of those it is made for."""
+
+    def __init__(
+        self, x: Tensor, grads: Sequence[Tensor], kernel_sizes: Sequence[Pair], geometries: Sequence[Geometry]
+    ) -> None:
+        _check([x, *grads], geometries)
+        if any(grad.shape != grads[0].shape for grad in grads):
+            raise ValueError(f'gradients must be of one shape; got {[tuple(grad.shape) for grad in grads]}')
+        images, channels = x.shape[:2]
+        self._dtype, kernels = x.dtype, [torch.empty(channels, 1, *size, device='meta') for size in kernel_sizes]
+        self._kernels = [(kernel.shape, kernel.stride()) for kernel in kernels]
+        x, *grads = _readable([x, *grads])
+        gradients = [
+            (*_map(grad), *_kernel(kernel), *_axes(*geometry))
+            for grad, kernel, geometry in zip(grads, kernels, geometries, strict=True)
+        ]
+        parts = max(min(images, -(-_CHANNELS // max(channels, 1))), 1)
+        self._numbers = _packed([(len(grads), images, channels, parts), _map(x), *gradients])
+        self._addresses = struct.Struct(f'{1 + 2 * len(grads)}P')
+        self._compute, self._openmp = _native.library().sw_mm_weight_grads, _native.openmp()
+
+    def __call__(self, x: Tensor, grads: Sequence[Tensor]) -> list[Tensor]:
+        x, *grads = _readable([x, *grads])
+        kernels = [x.new_empty_strided(*kernel, dtype=torch.float32) for kernel in self._kernels]
+        addresses = [tensor.data_ptr() for pair in zip(grads, kernels, strict=True) for tensor in pair]
+        failed = self._compute(
+            self._numbers, self._addresses.pack(x.data_ptr(), *addresses), self._openmp, _get_num_threads()
+        )
+        if failed:
+            raise MemoryError(f'there is not enough memory for gradients on a map of shape {tuple(x.shape)}')
+        return kernels if self._dtype is torch.float32 else [kernel.to(self._dtype) for kernel in kernels]
 
 
 def _is_channels_last(x: Tensor) -> bool:
@@ -217,23 +299,29 @@ def _check(
             raise ValueError(f'stride and dilation must be positive; got {stride} and {dilation}')
 
 
-def _readable(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype in _TYPES else tensor.float()
+def _like(tensor: Tensor) -> tuple:
+    """What a plan depends on in a tensor."""
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.is_cpu
 
 
-def _packed(structures: Iterable[Sequence[int]]) -> bytes:
+def _readable(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor if tensor.dtype in _TYPES else tensor.float() for tensor in tensors]
+
+
+def _packed(structures: Sequence[Sequence[int]]) -> bytes:
     numbers = [number for structure in structures for number in structure]
     return struct.pack(f'{len(numbers)}q', *numbers)
 
 
 def _map(tensor: Tensor) -> tuple[int, ...]:
-    return tensor.data_ptr(), _TYPES[tensor.dtype], *tensor.stride(), *tensor.shape[2:]
+    """A map without its address, which is put in the place of the first number."""
+    return 0, _TYPES[tensor.dtype], *tensor.stride(), *tensor.shape[2:]
 
 
 def _kernel(kernel: Tensor) -> tuple[int, ...]:
     """Kernels, as a map of one image with as many channels as there are kernels."""
     channel, _, row, column = kernel.stride()
-    return kernel.data_ptr(), _TYPES[kernel.dtype], 0, channel, row, column, *kernel.shape[2:]
+    return 0, _TYPES[kernel.dtype], 0, channel, row, column, *kernel.shape[2:]
 
 
 def _axes(stride: Pair, padding: Sides, dilation: Pair) -> tuple[int, ...]:

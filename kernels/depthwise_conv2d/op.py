@@ -10,16 +10,19 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
 from .. import _dispatch
+from .._plans import Plans
 from ..arguments import is_integer
 from . import aten, native, reference
 from .geometry import Pair, Sides, memory_format_of, output_size, part_on_map, take_part
 
+# Asked for at every call: to find them in PyTorch's modules takes as long again if caches are cold.
+_is_compiling, _is_grad_enabled = torch.compiler.is_compiling, torch.is_grad_enabled
 # What the CPU backends are fast for; all else is left to PyTorch's own convolutions.
 _STEERED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_MOST_PLANS = 4096
 # On a GPU, PyTorch's own convolutions are specialised for kernels up to this side.
 _LARGEST_NATIVE_ON_GPU = 5
 
@@ -59,39 +62,53 @@ def depthwise_conv2d(
     if not (isinstance(x, Tensor) and isinstance(weight, Tensor)):
         name, value = ('weight', weight) if isinstance(x, Tensor) else ('x', x)
         raise TypeError(f'{name} must be a tensor; got {type(value).__name__}')
-    steps = stride, padding, dilation
-    if torch.compiler.is_compiling():
-        return _dispatched(x, weight, bias, *steps)
+    if _is_compiling():
+        return _dispatched(x, weight, bias, stride, padding, dilation)
     recorded = _is_recorded(x, weight, bias)
-    # After a convolution that filled the caches, to check and choose anew takes a tenth of a millisecond.
     key = (
         x.shape,
         x.stride(),
         x.dtype,
         x.device,
         weight.shape,
+        weight.stride(),
         weight.dtype,
         weight.device,
         None if bias is None else (bias.shape, bias.dtype, bias.device),
-        repr(steps),  # True is no number
+        f'{stride!r} {padding!r} {dilation!r}',  # True is no number, but equal to one
         recorded,
         _dispatch.request(),
     )
-    plan = _remembered(key)
+    try:
+        planned = _plans.get(key)
+    except TypeError:  # sizes that are open cannot be compared
+        planned = None
     # Whatever looks on knows PyTorch's own convolution.
-    if plan is None or plan.backend != 'reference' or _dispatch.is_autocast(x):
+    if planned is None or planned[0].backend != 'reference' or _dispatch.is_autocast(x):
         if not _dispatch.is_eager(x, weight, bias):
-            return _dispatched(x, weight, bias, *steps)
-        if plan is None:
-            plan = _plan(x, weight, bias, *steps)
-            _remember(key, plan)
-    return _follow(plan, x, weight, bias, _Recorded.apply if recorded else _compute)
+            return _dispatched(x, weight, bias, stride, padding, dilation)
+        if planned is None:
+            plan = _plan(x, weight, bias, stride, padding, dilation)
+            planned = plan, _planned_forward(plan, x, weight, bias)
+            with suppress(TypeError):  # as above
+                _plans[key] = planned
+    plan, forward = planned
+    weight = take_part(weight, plan.part)
+    if recorded and plan.backend != 'reference':
+        return _Recorded.apply(x, weight, bias, plan, forward)
+    return forward(x, weight, bias)
 
 
-def _dispatched(x: Tensor, weight: Tensor, bias: Tensor | None, *steps: object) -> Tensor:
+def _dispatched(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: object, padding: object, dilation: object
+) -> Tensor:
     """Compute through PyTorch's dispatcher."""
     x, weight, bias = _dispatch.autocast(x, weight, bias)
-    return _follow(_plan(x, weight, bias, *steps), x, weight, bias, _forward)
+    plan = _plan(x, weight, bias, stride, padding, dilation)
+    weight = take_part(weight, plan.part)
+    if plan.backend == 'reference':
+        return reference.depthwise_conv2d(x, weight, bias, *plan.geometry)
+    return _forward(x, weight, bias, *plan.geometry, plan.backend)
 
 
 class _Plan(NamedTuple):
@@ -102,29 +119,20 @@ class _Plan(NamedTuple):
     backend: str
 
 
-def _follow(plan: _Plan, x: Tensor, weight: Tensor, bias: Tensor | None, compute: Callable) -> Tensor:
-    weight = take_part(weight, plan.part)
-    if plan.backend == 'reference':
-        return reference.depthwise_conv2d(x, weight, bias, *plan.geometry)
-    return compute(x, weight, bias, *plan.geometry, plan.backend)
+_Forward = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+_plans: dict[tuple, tuple[_Plan, _Forward]] = Plans()
 
 
-_plans: dict[tuple, _Plan] = {}
-
-
-def _remembered(key: tuple) -> _Plan | None:
-    """Tell how an equal call was planned, if there was one."""
-    try:
-        return _plans.get(key)
-    except TypeError:  # sizes that are open cannot be compared
-        return None
-
-
-def _remember(key: tuple, plan: _Plan) -> None:
-    if len(_plans) >= _MOST_PLANS:
-        _plans.clear()
-    with suppress(TypeError):
-        _plans[key] = plan
+def _planned_forward(plan: _Plan, x: Tensor, weight: Tensor, bias: Tensor | None) -> _Forward:
+    """Give what computes a plan, for tensors like these, without PyTorch's dispatcher."""
+    if plan.backend == 'native':
+        return native.planned_forward(x, take_part(weight, plan.part), bias, *plan.geometry)
+    stride, (left, right, top, bottom), dilation = plan.geometry
+    if plan.backend == 'reference' and (left, top) == (right, bottom):
+        padding, groups = (top, left), weight.shape[0]
+        return lambda x, weight, bias: F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    forward = reference.depthwise_conv2d if plan.backend == 'reference' else implementation(plan.backend).forward
+    return lambda x, weight, bias: forward(x, weight, bias, *plan.geometry)
 
 
 def _plan(x: Tensor, weight: Tensor, bias: Tensor | None, stride: object, padding: object, dilation: object) -> _Plan:
@@ -137,9 +145,7 @@ def _plan(x: Tensor, weight: Tensor, bias: Tensor | None, stride: object, paddin
 
 
 def _is_recorded(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and (
-        x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
-    )
+    return _is_grad_enabled() and (x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad))
 
 
 def choose_backend(x: Tensor, *kernels: Tensor, plain: bool = False) -> str:
@@ -169,7 +175,7 @@ def _wants_plain_convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair
 ) -> bool:
     """Tell whether the CPU backends have nothing to add: then even the overhead of an operator is too much."""
-    if x.device.type != 'cpu' or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if x.device.type != 'cpu' or _is_compiling() or torch.jit.is_tracing():
         return False
     if not aten.is_plain(x, weight, stride, padding, dilation):
         return False
@@ -257,14 +263,7 @@ def _forward(
     dilation: Sequence[int],
     backend: str,
 ) -> Tensor:
-    return _compute(x, weight, bias, tuple(stride), tuple(padding), tuple(dilation), backend)
-
-
-def _compute(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair, backend: str
-) -> Tensor:
-    out = implementation(backend).forward(x, weight, bias, stride, padding, dilation)
-    return out.contiguous(memory_format=memory_format_of(x))
+    return implementation(backend).forward(x, weight, bias, tuple(stride), tuple(padding), tuple(dilation))
 
 
 @torch.library.custom_op(
@@ -287,8 +286,7 @@ def _input_grad(
 def _compute_input_grad(
     grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, padding: Sides, dilation: Pair, backend: str
 ) -> Tensor:
-    out = implementation(backend).input_grad(grad, weight, input_size, stride, padding, dilation)
-    return out.contiguous(memory_format=memory_format_of(grad))
+    return implementation(backend).input_grad(grad, weight, input_size, stride, padding, dilation)
 
 
 @torch.library.custom_op(
@@ -311,7 +309,7 @@ def _weight_grad(
 def _compute_weight_grad(
     x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair, backend: str
 ) -> Tensor:
-    return implementation(backend).weight_grad(x, grad, kernel_size, stride, padding, dilation).contiguous()
+    return implementation(backend).weight_grad(x, grad, kernel_size, stride, padding, dilation)
 
 
 @_forward.register_fake
@@ -340,7 +338,7 @@ def _save(ctx, inputs: tuple, output: Tensor) -> None:
 
 
 def _forward_backward(ctx, out_grad: Tensor) -> tuple[Tensor | None, ...]:
-    return _gradients(ctx, *ctx.saved_tensors, out_grad, _input_grad, _weight_grad)
+    return *_gradients(ctx, *ctx.saved_tensors, out_grad, _input_grad, _weight_grad), *[None] * 4
 
 
 def _gradients(
@@ -350,7 +348,6 @@ def _gradients(
         input_grad(out_grad, weight, x.shape[2:], *ctx.geometry) if ctx.needs_input_grad[0] else None,
         weight_grad(x, out_grad, weight.shape[2:], *ctx.geometry) if ctx.needs_input_grad[1] else None,
         out_grad.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None,
-        *[None] * 4,
     )
 
 
@@ -376,17 +373,17 @@ class _Recorded(torch.autograd.Function):
     """The operator without PyTorch's dispatcher, which takes as long as a small convolution, where nobody looks."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: object) -> Tensor:
-        ctx.geometry = geometry
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan, forward: _Forward) -> Tensor:
+        ctx.geometry = *plan.geometry, plan.backend
         ctx.save_for_backward(x, weight)
-        return _compute(x, weight, bias, *geometry)
+        return forward(x, weight, bias)
 
     @staticmethod
     def backward(ctx, out_grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors  # once: checkpointing computes them when they are asked for
-        observed = torch.is_grad_enabled() or not _dispatch.is_eager(x, weight, out_grad)
+        observed = _is_grad_enabled() or _is_compiling() or not _dispatch.is_eager(x, weight, out_grad)
         operators = (_input_grad, _weight_grad) if observed else (_compute_input_grad, _compute_weight_grad)
-        return _gradients(ctx, x, weight, out_grad, *operators)
+        return *_gradients(ctx, x, weight, out_grad, *operators), None, None
 
 
 _forward.register_autograd(_forward_backward, setup_context=_save)

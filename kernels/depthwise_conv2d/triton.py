@@ -39,9 +39,7 @@ from .._triton import (
     warps,
 )
 from .._tuned import find
-
-_Pair = tuple[int, int]
-_Padding = tuple[int, int, int, int]
+from .geometry import Pair, Sides, memory_format_of
 
 # Positions of a line, or taps of a kernel, whose sums one thread holds in registers.
 _LONGEST_TILE = 28
@@ -248,9 +246,7 @@ def weight_grad_lines(
         )  # fmt: skip
 
 
-def forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Padding, dilation: _Pair
-) -> Tensor:
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Convolve every channel with its own kernel.
 
     Args:
@@ -262,25 +258,21 @@ def forward(
         dilation: Distance of neighbouring taps along height and width.
 
     Returns:
-        The output in the dtype of ``x``, channels_last.
+        The output in the dtype and memory format of ``x``.
     """
     launch = plan_forward(x, weight, bias, stride, padding, dilation)
     launch.run()
-    return launch.arguments['out']
+    return launch.arguments['out'].contiguous(memory_format=memory_format_of(x))
 
 
-def input_grad(
-    grad: Tensor, weight: Tensor, input_size: _Pair, stride: _Pair, padding: _Padding, dilation: _Pair
-) -> Tensor:
-    """Gradient of :func:`forward` with respect to an input of the given height and width, channels_last."""
+def input_grad(grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
+    """Gradient of :func:`forward` with respect to an input of the given size, in the format of ``grad``."""
     launch = plan_input_grad(grad, weight, input_size, stride, padding, dilation)
     launch.run()
-    return launch.arguments['out']
+    return launch.arguments['out'].contiguous(memory_format=memory_format_of(grad))
 
 
-def weight_grad(
-    x: Tensor, grad: Tensor, kernel_size: _Pair, stride: _Pair, padding: _Padding, dilation: _Pair
-) -> Tensor:
+def weight_grad(x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Gradient of :func:`forward` with respect to its kernels, ``(C, 1, kh, kw)`` in the dtype of ``x``.
 
     The batch is split and the parts are added in an order that depends on shapes only.
@@ -306,7 +298,7 @@ def unsupported(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> str | 
 
 
 def plan_forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Pair, padding: _Padding, dilation: _Pair
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair
 ) -> Launch:
     """Plan :func:`forward`; the launch's argument ``out`` is the result."""
     left, right, top, bottom = padding
@@ -316,7 +308,7 @@ def plan_forward(
 
 
 def plan_input_grad(
-    grad: Tensor, weight: Tensor, input_size: _Pair, stride: _Pair, padding: _Padding, dilation: _Pair
+    grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, padding: Sides, dilation: Pair
 ) -> Launch:
     """Plan :func:`input_grad`; the launch's argument ``out`` is the result."""
     left, _, top, _ = padding
@@ -327,10 +319,10 @@ def _plan_conv(
     source: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    size: _Pair,
-    stride: _Pair,
-    pad: _Pair,
-    dilation: _Pair,
+    size: Pair,
+    stride: Pair,
+    pad: Pair,
+    dilation: Pair,
     transposed: bool,
 ) -> Launch:
     n, channels, *source_size = source.shape
@@ -365,7 +357,7 @@ def _plan_conv(
 
 
 def plan_weight_grad(
-    x: Tensor, grad: Tensor, kernel_size: _Pair, stride: _Pair, padding: _Padding, dilation: _Pair
+    x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair
 ) -> Launch:
     """Plan :func:`weight_grad`; the launch's argument ``partial`` has the sums of each split, one kernel row a row."""
     n, channels, *size = grad.shape
@@ -418,12 +410,12 @@ def tap_rows(weight: Tensor, columns: bool) -> Tensor:
     return weight[:, 0].permute((2, 1, 0) if columns else (1, 2, 0)).float().contiguous()
 
 
-def is_fixed(*sizes: _Pair) -> bool:
+def is_fixed(*sizes: Pair) -> bool:
     """Tell whether to compile for these sizes of maps."""
     return all(height == width <= _LARGEST_FIXED for height, width in sizes)
 
 
-def _share(images: int, lines: int, splits: int) -> _Pair:
+def _share(images: int, lines: int, splits: int) -> Pair:
     """Images and lines of a split, to make about as many splits as wanted; lines are split if images are too few."""
     images_per_split = max(images // splits, 1)
     lines_per_split = max(lines * images // splits, 1) if splits > images else lines

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from sw_mm.kernels import depthwise_conv2d, depthwise_macs, use_backend
+from sw_mm.kernels._plans import Plans
 from sw_mm.kernels.depthwise_conv2d import aten, op, reference
 
 forward = torch.ops.sw_mm.depthwise_conv2d
@@ -204,7 +205,7 @@ def test_arguments_can_be_said_in_many_ways():
 
 
 def test_equal_calls_are_planned_once_and_others_anew(monkeypatch):
-    monkeypatch.setattr(op, '_plans', {})
+    monkeypatch.setattr(op, '_plans', Plans())
     x, weight, bias = random_inputs((6, 9), (3, 5), torch.float32)
     for _ in range(2):
         depthwise_conv2d(x, weight, bias, padding=(1, 2))
@@ -216,10 +217,12 @@ def test_equal_calls_are_planned_once_and_others_anew(monkeypatch):
     expected = depthwise_conv2d(x, weight, bias, 2, (1, 2))
     torch.testing.assert_close(depthwise_conv2d(x, weight, bias, [2, 2], [1, 2]), expected)
     assert depthwise_conv2d(x[:, :, 1:], weight, bias, padding=(1, 2)).shape == (2, 3, 5, 9)
+    transposed = weight.mT.contiguous().mT
+    torch.testing.assert_close(depthwise_conv2d(x, transposed, bias, 2, (1, 2)), expected)
     with use_backend('reference'):
         assert 'Convolution' in type(depthwise_conv2d(x, weight, bias, padding=(1, 2)).grad_fn).__name__
-    assert len(op._plans) == 5
-    monkeypatch.setattr(op, '_MOST_PLANS', 5)
+    assert len(op._plans) == 6
+    monkeypatch.setattr(Plans, '_MOST', 6)
     depthwise_conv2d(x, weight, None, padding=(1, 2))
     assert len(op._plans) == 1
 

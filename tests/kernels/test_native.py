@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from sw_mm.kernels import _native, backends, depthwise_conv2d, use_backend
-from sw_mm.kernels.depthwise_conv2d import aten, native, reference
+from sw_mm.kernels._plans import Plans
+from sw_mm.kernels.depthwise_conv2d import aten, native, op, reference
 from sw_mm.kernels.depthwise_conv2d.geometry import output_size
 
 pytestmark = pytest.mark.skipif(backends()['native'] is not None, reason=str(backends()['native']))
@@ -47,6 +48,12 @@ def all_kernels(monkeypatch):
     monkeypatch.setattr(native, '_FEW_TAPS', 0)
     monkeypatch.setattr(native, '_FEW_TAPS_ON_LARGE_MAPS', 0)
     monkeypatch.setattr(native, '_FEW_TAPS_TO_DIFFERENTIATE', 0)
+    plan_anew(monkeypatch)
+
+
+def plan_anew(monkeypatch):
+    for module in (op, native):
+        monkeypatch.setattr(module, '_plans', Plans())
 
 
 def tensors(geometry, channels=3, batch=2, dtype=torch.float32, channels_last=False):
@@ -204,8 +211,9 @@ def test_very_large_fp32_kernels_on_large_maps_are_products_of_spectra(channels_
 
 def test_small_kernels_on_channels_last_maps_are_left_to_onednn(monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setattr(native, 'convolve', None)
-    monkeypatch.setattr(native, 'weight_grads', None)
+    plan_anew(monkeypatch)
+    monkeypatch.setattr(native, '_Convolutions', None)
+    monkeypatch.setattr(native, '_WeightGrads', None)
     geometry = (8, 9), (3, 3), ONE, (1, 1, 1, 1), ONE
     assert_right(tensors(geometry, channels_last=True), geometry[2:])
     with pytest.raises(TypeError, match='not callable'):
