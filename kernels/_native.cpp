@@ -118,19 +118,35 @@ INLINE Unaligned *lanes(float *pixel) { return reinterpret_cast<Unaligned *>(pix
 
 INLINE Lanes load(const float *numbers) { return *reinterpret_cast<const Unaligned *>(numbers); }
 
+// Conversions that GCC 12 takes several instructions for, with AVX-512, unless it is told.
+INLINE Bits widened(const Halves &halves) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<Bits>(_mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(halves)));
+#else
+    return __builtin_convertvector(halves, Bits);
+#endif
+}
+
+INLINE Halves narrowed(const Bits &bits) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<Halves>(_mm512_maskz_cvtepi32_epi16(0xffff, reinterpret_cast<__m512i>(bits)));
+#else
+    return __builtin_convertvector(bits, Halves);
+#endif
+}
+
 INLINE Lanes load(const uint16_t *numbers) {
     Halves halves;
     std::memcpy(&halves, numbers, sizeof halves);
-    return reinterpret_cast<Lanes>(__builtin_convertvector(halves, Bits) << 16);
+    return reinterpret_cast<Lanes>(widened(halves) << 16);
 }
 
 INLINE void store(float *numbers, const Lanes &value) { *reinterpret_cast<Unaligned *>(numbers) = value; }
 
 // To the nearest, ties to even; NaN stays NaN.
 INLINE void store(uint16_t *numbers, const Lanes &value) {
-    const Bits bits = reinterpret_cast<Bits>(value), nan = reinterpret_cast<Bits>(value != value);
-    const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    const Halves halves = __builtin_convertvector((nan & 0x7fc0) | (~nan & rounded), Halves);
+    const Bits bits = reinterpret_cast<Bits>(value), nan = Bits{} + 0x7fc0;
+    const Halves halves = narrowed(value != value ? nan : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
     std::memcpy(numbers, &halves, sizeof halves);
 }
 
@@ -301,6 +317,11 @@ INLINE Lanes load(const float *numbers, Mask mask) {
     return reinterpret_cast<Lanes>(_mm512_maskz_loadu_ps(mask, numbers));
 }
 
+INLINE Lanes load(const uint16_t *numbers, Mask mask) {
+    const Halves halves = reinterpret_cast<Halves>(_mm256_maskz_loadu_epi16(mask, numbers));
+    return reinterpret_cast<Lanes>(widened(halves) << 16);
+}
+
 INLINE Run load_run(const float *numbers, Mask mask) {
     return reinterpret_cast<Run>(_mm256_maskz_loadu_ps(static_cast<__mmask8>(mask), numbers));
 }
@@ -308,7 +329,10 @@ INLINE Run load_run(const float *numbers, Mask mask) {
 constexpr bool MASKS = false;
 typedef uint16_t Mask;
 
-INLINE Lanes load(const float *numbers, Mask) { return load(numbers); }
+template <typename T>
+INLINE Lanes load(const T *numbers, Mask) {
+    return load(numbers);
+}
 
 [[maybe_unused]] INLINE Run load_run(const float *numbers, Mask) {
     return *reinterpret_cast<const UnalignedRun *>(numbers);
@@ -466,7 +490,8 @@ Runs runs_of(int64_t rows, int64_t count, std::integer_sequence<int, I...>) {
 // With AVX-512, square kernels of few sizes roll down a strip of the map: SIZE rows of sums meet a row of pixels at
 // once, each with another row of taps. Then the oldest of them is done, and makes room for the next. So a pixel is
 // loaded as often as the kernel is wide, whatever its height. SIZE rows of sums, a column of taps and a pixel have to
-// fit the registers, for which 16 are too few. Rows are copied beside zeros: some processors are slow to load by masks.
+// fit the registers, for which 16 are too few. Rows are copied beside zeros, as fp32: some processors are slow to load by
+// masks.
 constexpr bool is_rolled(int64_t size) { return MASKS && (size == 3 || size == 5 || size == 7); }
 constexpr int most_rolled(int size) { return size < 7 ? 4 : 3; }
 
@@ -477,11 +502,12 @@ static_assert(MOST_ROWS <= MOST_REPEATED + 1);
 // A strip of the results, some vectors wide, of which the last begins at `last` and may overlap the one before. Rows of
 // pixels are numbered from `pixels` on. Rows `first` to `stop` are on the map; after row i, from `begin` to `end`, row
 // i - begin of the results is done.
+template <typename T>
 struct Strip {
-    const float *pixels;
+    const T *pixels;
     int64_t pixels_row, width, first, stop;
     Mask mask;  // of the pixels in a row, should they be fewer than a vector has
-    float *out;
+    T *out;
     int64_t out_row, last, begin, end;
     const float *taps;
     float start;
@@ -493,7 +519,7 @@ struct Strip {
     // Copy a row of pixels beside zeros, some time before they are loaded again in other pieces.
     void fetch(int64_t i) const {
         if (i < first || i >= stop) return;
-        const float *from = pixels + i * pixels_row;
+        const T *from = pixels + i * pixels_row;
         float *to = row(i) + margin;
         if (width < LANES) return store(to, load(from, mask));
         for (int64_t j = 0; j + LANES < width; j += LANES) store(to + j, load(from + j));
@@ -502,8 +528,8 @@ struct Strip {
 };
 
 // Take a row of pixels into the sums, of which those of row PHASE begin with it.
-template <int SIZE, int V, int PHASE>
-INLINE bool roll_on(Lanes (&sums)[SIZE][V], const Strip &strip, int64_t &i) {
+template <int SIZE, int V, int PHASE, typename T>
+INLINE bool roll_on(Lanes (&sums)[SIZE][V], const Strip<T> &strip, int64_t &i) {
     constexpr int PIXELS_AHEAD = 16, RESULTS_AHEAD = 8;
     if (i >= strip.end) return false;
     strip.fetch(i + 1);
@@ -531,7 +557,7 @@ INLINE bool roll_on(Lanes (&sums)[SIZE][V], const Strip &strip, int64_t &i) {
     }
     constexpr int DONE = (PHASE + 1) % SIZE;
     if (i >= strip.begin) {
-        float *out = strip.out + (i - strip.begin) * strip.out_row;
+        T *out = strip.out + (i - strip.begin) * strip.out_row;
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) store(out + (v + 1 == V ? strip.last : v * LANES), sums[DONE][v]);
     }
@@ -541,8 +567,8 @@ INLINE bool roll_on(Lanes (&sums)[SIZE][V], const Strip &strip, int64_t &i) {
     return true;
 }
 
-template <int SIZE, int V, int... PHASE>
-INLINE void roll_down(const Strip &strip, std::integer_sequence<int, PHASE...>) {
+template <int SIZE, int V, typename T, int... PHASE>
+INLINE void roll_down(const Strip<T> &strip, std::integer_sequence<int, PHASE...>) {
     Lanes sums[SIZE][V];
 #pragma GCC unroll 8
     for (int r = 0; r < SIZE; ++r)
@@ -552,26 +578,28 @@ INLINE void roll_down(const Strip &strip, std::integer_sequence<int, PHASE...>) 
     for (int64_t i = 0; (roll_on<SIZE, V, PHASE>(sums, strip, i) && ...);) {}
 }
 
-template <int SIZE, int V>
-__attribute__((noinline)) void roll(const Strip &strip) {
+template <int SIZE, int V, typename T>
+__attribute__((noinline)) void roll(const Strip<T> &strip) {
     roll_down<SIZE, V>(strip, std::make_integer_sequence<int, SIZE>());
 }
 
-typedef void (*Roll)(const Strip &);
+template <typename T>
+using Roll = void (*)(const Strip<T> &);
 
-template <int SIZE, int... V>
-Roll roll_of(int64_t vectors, std::integer_sequence<int, V...>) {
+template <int SIZE, typename T, int... V>
+Roll<T> roll_of(int64_t vectors, std::integer_sequence<int, V...>) {
     if constexpr (is_rolled(SIZE)) {
-        static const Roll functions[] = {roll<SIZE, V + 1>...};
+        static const Roll<T> functions[] = {roll<SIZE, V + 1, T>...};
         return functions[vectors - 1];
     }
     return nullptr;
 }
 
-Roll roll_of(int64_t size, int64_t vectors) {
-    if (size == 3) return roll_of<3>(vectors, std::make_integer_sequence<int, most_rolled(3)>());
-    if (size == 5) return roll_of<5>(vectors, std::make_integer_sequence<int, most_rolled(5)>());
-    return roll_of<7>(vectors, std::make_integer_sequence<int, most_rolled(7)>());
+template <typename T>
+Roll<T> roll_of(int64_t size, int64_t vectors) {
+    if (size == 3) return roll_of<3, T>(vectors, std::make_integer_sequence<int, most_rolled(3)>());
+    if (size == 5) return roll_of<5, T>(vectors, std::make_integer_sequence<int, most_rolled(5)>());
+    return roll_of<7, T>(vectors, std::make_integer_sequence<int, most_rolled(7)>());
 }
 
 // ------------------------------------------------------------------ the gradient of small kernels, along rows of a map
@@ -883,8 +911,17 @@ class Buffer {
 
 int64_t area(const Map &map) { return map.height * map.width; }
 
-float *row_of(const Map &map, int64_t image, int64_t channel, int64_t row) {
-    return reinterpret_cast<float *>(map.data) + image * map.image + channel * map.channel + row * map.row;
+template <typename T = float>
+T *row_of(const Map &map, int64_t image, int64_t channel, int64_t row) {
+    return reinterpret_cast<T *>(map.data) + image * map.image + channel * map.channel + row * map.row;
+}
+
+float number_at(const Map &map, int64_t channel, int64_t row, int64_t column) {
+    if (map.type == FLOAT32) return row_of(map, 0, channel, row)[column * map.column];
+    const uint32_t bits = uint32_t{row_of<uint16_t>(map, 0, channel, row)[column * map.column]} << 16;
+    float number;
+    std::memcpy(&number, &bits, sizeof number);
+    return number;
 }
 
 int64_t divide_up(int64_t a, int64_t b) { return -floor_div(-a, b); }
@@ -1097,7 +1134,7 @@ class Convolve {
     Source source;
 };
 
-// What is convolved along rows: fp32 maps whose rows are contiguous, without stride or dilation, and wide enough.
+// What is convolved along rows: maps whose rows are contiguous, without stride or dilation, and wide enough.
 constexpr int64_t LEAST_WIDTH = 24;
 // Rows that a kernel rolls down at least, if there are so many: it takes some to start with, and nothing has to stay in
 // the cache meanwhile.
@@ -1122,10 +1159,11 @@ struct Rows {
     static bool suit(const Convolutions &job) {
         const Branch &branch = job.branches[0];
         const Map &kernel = branch.kernel, &result = job.results[0].map;
-        return job.count == 1 && has_unit_steps(branch.vertical, branch.horizontal) && has_rows(branch.source) &&
-               has_rows(result) && kernel.type == FLOAT32 && area(kernel) &&
-               (can_roll(kernel, result) || (result.width >= LEAST_WIDTH &&
-                                             kernel.width <= std::min<int64_t>(13, result.width / 5)));
+        if (job.count > 1 || !has_unit_steps(branch.vertical, branch.horizontal) || !area(kernel)) return false;
+        if (can_roll(kernel, result))
+            return branch.source.column == 1 && result.column == 1 && branch.source.type == result.type;
+        return has_rows(branch.source) && has_rows(result) && result.width >= LEAST_WIDTH &&
+               kernel.width <= std::min<int64_t>(13, result.width / 5);
     }
 
     explicit Rows(const Convolutions &job)
@@ -1198,8 +1236,7 @@ class PackRows {
         float *column = rows.taps_of(channel);
         for (int64_t b = 0; b < kernel.width; ++b, column += rows.column()) {
             for (int64_t a = 0; a < kernel.height; ++a)
-                column[a] =
-                    row_of(kernel, 0, channel, turned(a, kernel.height))[turned(b, kernel.width) * kernel.column];
+                column[a] = number_at(kernel, channel, turned(a, kernel.height), turned(b, kernel.width));
             std::copy_n(column + kernel.height - rows.repeated(), rows.repeated(), column - rows.repeated());
         }
     }
@@ -1267,7 +1304,8 @@ class ConvolveRows {
     Buffer scratch;
 };
 
-// The same for kernels that roll.
+// The same for kernels that roll, on maps of type T.
+template <typename T>
 class ConvolveStrips {
   public:
     explicit ConvolveStrips(const Rows &rows)
@@ -1290,14 +1328,14 @@ class ConvolveStrips {
             const int64_t left = std::clamp<int64_t>(from, 0, rows.source.width);
             const int64_t right = std::clamp<int64_t>(from + width, left, rows.source.width);
             std::fill_n(static_cast<float *>(scratch), 2 * scratch_row, 0.f);
-            const Strip strip{
-                row_of(rows.source, image, channel, origin) + left,
+            const Strip<T> strip{
+                row_of<T>(rows.source, image, channel, origin) + left,
                 rows.source.row,
                 right - left,
                 first - origin,
                 (left < right ? stop : first) - origin,  // a strip that meets no pixels has no rows either
                 mask_of(0, right - left),
-                row_of(rows.result, image, channel, row) + column,
+                row_of<T>(rows.result, image, channel, row) + column,
                 rows.result.row,
                 last,
                 below - origin,
@@ -1308,7 +1346,7 @@ class ConvolveStrips {
                 scratch_row,
                 left - from
             };
-            roll_of(size, some)(strip);
+            roll_of<T>(size, some)(strip);
             vector += some;
         }
     }
@@ -1510,9 +1548,11 @@ int sw_mm_convolve(const int64_t *numbers, char *const *addresses, Parallel para
             job.band = std::max(job.band, divide_up(height, std::max<int64_t>(1, height / LEAST_ROLLED)));
         }
         const int64_t tasks = head.images * head.channels * job.bands();
+        const auto convolve = !rows.rolls                       ? run<ConvolveRows, Rows>
+                              : rows.result.type == FLOAT32 ? run<ConvolveStrips<float>, Rows>
+                                                            : run<ConvolveStrips<uint16_t>, Rows>;
         const bool done =
-            run<PackRows>(rows, head.channels, parallel, threads) &&
-            (rows.rolls ? run<ConvolveStrips, Rows> : run<ConvolveRows, Rows>)(rows, tasks, parallel, threads);
+            run<PackRows>(rows, head.channels, parallel, threads) && convolve(rows, tasks, parallel, threads);
         return done ? 0 : 1;
     }
     for (const Branch &branch : branches) {

@@ -23,11 +23,11 @@ Geometry = tuple[Pair, Sides, Pair]  # stride, padding, dilation
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _TYPES = {torch.float32: 0, torch.bfloat16: 1}
 # Up to so many taps that a pixel meets, a convolution of a channels_last map moves more than it computes, and oneDNN
-# does so better, since it needs no copy. It is more on maps from a certain size on, and in bf16.
+# does so better, since it needs no copy. It is more on maps from a certain size on.
 _FEW_TAPS = 25
 _FEW_TAPS_ON_LARGE_MAPS = 49
 _LARGE_MAP = 1500
-# The same for the gradient of the kernels.
+# The same for the gradient of the kernels, in fp32; in bf16 oneDNN's is slower in any case.
 _FEW_TAPS_TO_DIFFERENTIATE = 9
 # Multiply-adds on data, as the compiled kernels do them, that each point of a Fourier transform has to replace: in a
 # convolution, and in the gradient of the kernels.
@@ -96,7 +96,7 @@ def _planned_weight_grad(
     x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair
 ) -> Callable[[Tensor, Tensor], Tensor]:
     geometry, least = (stride, padding, dilation), _MACS_PER_POINT_TO_DIFFERENTIATE
-    if _leaves_weight_grad_to_onednn(x, kernel_size) or _has_spectra(x, x.shape[2:], kernel_size, *geometry, least):
+    if leaves_gradients_to_onednn(x, kernel_size) or _has_spectra(x, x.shape[2:], kernel_size, *geometry, least):
         return lambda x, grad: aten.weight_grad(x, grad, kernel_size, *geometry)
     compiled = _WeightGrads(x, [grad], [kernel_size], [geometry])
     return lambda x, grad: compiled(x, (grad,))[0]
@@ -106,17 +106,13 @@ def leaves_to_onednn(x: Tensor, kernel_size: Pair, stride: Pair) -> bool:
     """Tell whether :func:`forward` leaves a convolution to PyTorch's own."""
     if not _is_channels_last(x) or aten.has_slow_width(kernel_size, stride):
         return False
-    large = x.shape[2] * x.shape[3] >= _LARGE_MAP or x.dtype is torch.bfloat16
+    large = x.shape[2] * x.shape[3] >= _LARGE_MAP
     return prod(kernel_size) <= prod(stride) * (_FEW_TAPS_ON_LARGE_MAPS if large else _FEW_TAPS)
 
 
 def leaves_gradients_to_onednn(x: Tensor, kernel_size: Pair) -> bool:
     """Tell whether both gradients of :func:`forward` are left to PyTorch's own convolution."""
-    return x.dtype is torch.float32 and _leaves_weight_grad_to_onednn(x, kernel_size)
-
-
-def _leaves_weight_grad_to_onednn(x: Tensor, kernel_size: Pair) -> bool:
-    return _is_channels_last(x) and prod(kernel_size) <= _FEW_TAPS_TO_DIFFERENTIATE
+    return x.dtype is torch.float32 and _is_channels_last(x) and prod(kernel_size) <= _FEW_TAPS_TO_DIFFERENTIATE
 
 
 def _has_spectra(

@@ -1,5 +1,6 @@
 """The compiled CPU kernels against the plain form, in blocks, bands and threads; and how they are made."""
 
+import math
 import os
 import re
 import subprocess
@@ -115,46 +116,69 @@ def test_every_cut_of_a_row(columns):
             assert_right(tensors(geometry, channels=2, batch=1), geometry[2:])
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('size', [3, 5, 7])
 @pytest.mark.parametrize('columns', [16, 24, 31, 49, 65, 130])
-def test_every_strip(columns, size):
+def test_every_strip(columns, size, dtype):
     """Square kernels that roll down strips: numbers and widths of these, maps of few rows and of several bands."""
     half = size // 2
     for rows in (1, 3, 40, 150):
         for padding in ((half,) * 4, (60, 400, size + 5, 6), (1 - columns // 2, 3, 1 - rows // 3, size)):
             geometry = (rows, columns), (size, size), ONE, padding, ONE
-            assert_right(tensors(geometry, channels=2, batch=1), geometry[2:])
+            assert_right(tensors(geometry, channels=2, batch=1, dtype=dtype), geometry[2:])
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('channels_last', [False, True])
-@pytest.mark.parametrize('name', ['rows', 'columns', 'stride and dilation', 'bands'])
+@pytest.mark.parametrize('name', ['rows', 'columns', 'stride and dilation', 'bands', 'along rows', 'bands, strips'])
 def test_16_bits(name, channels_last, dtype):
     geometry = GEOMETRIES[name]
     assert_right(tensors(geometry, 20, dtype=dtype, channels_last=channels_last), geometry[2:])
 
 
-def test_bf16_rounds_as_pytorch_does():
-    values = torch.tensor(
-        [1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 3.4e38, float('inf'), -float('inf'), float('nan'), 0.0]
-    )
-    x = values.view(1, 1, 1, -1).bfloat16()
-    for last in (False, True):
-        maps = x.expand(1, 16, 1, 8).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
-        twice = native.forward(maps, torch.full((16, 1, 1, 1), 1.00390625).bfloat16(), None, ONE, (0,) * 4, ONE)
-        bias = torch.full((16,), 2**-8 + 2**-20)
-        sums = native.forward(maps, torch.ones(16, 1, 1, 1).bfloat16(), bias, ONE, (0,) * 4, ONE)
-        torch.testing.assert_close(twice, maps, equal_nan=True, rtol=0, atol=0)
-        torch.testing.assert_close(sums, (maps.float() + bias[0]).bfloat16(), equal_nan=True, rtol=0, atol=0)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_numbers_are_rounded_as_pytorch_does(dtype):
+    """Ties, overflow, infinities, NaN, zeros of either sign, and numbers that are subnormal or vanish."""
+    info = torch.finfo(dtype)
+    exact = [
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        info.max,
+        -info.max,
+        info.tiny,
+        info.smallest_normal / 2,
+        -3 * info.smallest_normal / 4,
+    ]
+    x = torch.tensor([*exact, math.inf, -math.inf, math.nan]).to(dtype)
+    factors = [1, -1, 1 + info.eps / 2, 1 + info.eps, 1 - info.eps / 4, 2, 0.5, 0.75, 1 / 3, info.eps, info.eps / 2]
+    for factor in factors:
+        factor = torch.tensor(factor, dtype=torch.float32)
+        expected = (x.float() * factor).to(dtype)
+        for channels, size, kernel in ((16, 8, 1), (16, 24, 3), (3, 24, 3)):
+            # A number in the middle of a map of zeros meets each tap of a kernel.
+            maps = torch.zeros(len(x), channels, 1, size, dtype=dtype)
+            maps[..., size // 2] = x.view(-1, 1, 1)
+            weight = torch.full((channels, 1, kernel, kernel), float(factor))
+            for last in (False, True):
+                maps = maps.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+                out = native.forward(maps, weight, None, ONE, (kernel // 2,) * 4, ONE)
+                half = kernel // 2
+                met = out[..., size // 2 - half : size // 2 + half + 1]
+                torch.testing.assert_close(
+                    met, expected.view(-1, 1, 1, 1).expand_as(met), equal_nan=True, rtol=0, atol=0
+                )
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('channels_last', [False, True])
 @pytest.mark.parametrize('name', ['rows', 'along rows', 'down strips'])
-def test_nothing_is_read_from_beside_a_view(name, channels_last):
-    x, weight, bias, grad = tensors(GEOMETRIES[name], 37, channels_last=channels_last)
+def test_nothing_is_read_from_beside_a_view(name, channels_last, dtype):
+    x, weight, bias, grad = tensors(GEOMETRIES[name], 37, dtype=dtype, channels_last=channels_last)
     inputs = []
     for tensor in (x, weight, bias, grad):
-        surroundings = torch.full([side + 4 for side in tensor.shape], float('nan'))
+        surroundings = torch.full([side + 4 for side in tensor.shape], float('nan'), dtype=dtype)
         if tensor.dim() == 4 and channels_last:
             surroundings = surroundings.contiguous(memory_format=torch.channels_last)
         view = surroundings[tuple(slice(2, 2 + side) for side in tensor.shape)]
