@@ -25,7 +25,7 @@
 #include <utility>
 #include <vector>
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(__F16C__)
 #include <immintrin.h>
 #endif
 
@@ -54,7 +54,16 @@ typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
 typedef float Run __attribute__((vector_size(4 * RUN)));
 typedef Run UnalignedRun __attribute__((aligned(4), may_alias));
 
-enum Type : int64_t { FLOAT32, BFLOAT16 };
+enum Type : int64_t { FLOAT32, BFLOAT16, FLOAT16 };
+
+// Numbers of 16 bits, as they lie in memory.
+struct BFloat16 {
+    uint16_t bits;
+};
+
+struct Float16 {
+    uint16_t bits;
+};
 
 // A tensor (images, channels, height, width); strides count elements. Laid out as _native.py packs it.
 struct Map {
@@ -116,9 +125,13 @@ struct Grid {
 // A pointer: of a reference, Clang would assume the alignment of whole vectors.
 INLINE Unaligned *lanes(float *pixel) { return reinterpret_cast<Unaligned *>(pixel); }
 
-INLINE Lanes load(const float *numbers) { return *reinterpret_cast<const Unaligned *>(numbers); }
+INLINE Halves halves_at(const void *numbers) {
+    Halves halves;
+    std::memcpy(&halves, numbers, sizeof halves);
+    return halves;
+}
 
-// Conversions that GCC 12 takes several instructions for, with AVX-512, unless it is told.
+// GCC 12 takes six instructions for each of these with AVX-512, unless it is told.
 INLINE Bits widened(const Halves &halves) {
 #if defined(__AVX512F__)
     return reinterpret_cast<Bits>(_mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(halves)));
@@ -135,20 +148,64 @@ INLINE Halves narrowed(const Bits &bits) {
 #endif
 }
 
-INLINE Lanes load(const uint16_t *numbers) {
-    Halves halves;
-    std::memcpy(&halves, numbers, sizeof halves);
-    return reinterpret_cast<Lanes>(widened(halves) << 16);
+// To fp32, exactly, and back: to the nearest, ties to even; NaN stays NaN.
+INLINE Lanes widened(const Halves &halves, BFloat16) { return reinterpret_cast<Lanes>(widened(halves) << 16); }
+
+INLINE Halves narrowed(const Lanes &value, BFloat16) {
+    const Bits bits = reinterpret_cast<Bits>(value), nan = Bits{} + 0x7fc0;
+    return narrowed(value != value ? nan : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-INLINE void store(float *numbers, const Lanes &value) { *reinterpret_cast<Unaligned *>(numbers) = value; }
+#if defined(__AVX512F__)
+INLINE Lanes widened(const Halves &halves, Float16) {
+    return reinterpret_cast<Lanes>(_mm512_maskz_cvtph_ps(0xffff, reinterpret_cast<__m256i>(halves)));
+}
 
-// To the nearest, ties to even; NaN stays NaN.
-INLINE void store(uint16_t *numbers, const Lanes &value) {
-    const Bits bits = reinterpret_cast<Bits>(value), nan = Bits{} + 0x7fc0;
-    const Halves halves = narrowed(value != value ? nan : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+INLINE Halves narrowed(const Lanes &value, Float16) {
+    return reinterpret_cast<Halves>(
+        _mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(value), _MM_FROUND_TO_NEAREST_INT)
+    );
+}
+#elif defined(__F16C__)
+INLINE Lanes widened(const Halves &halves, Float16) {
+    return reinterpret_cast<Lanes>(_mm256_cvtph_ps(reinterpret_cast<__m128i>(halves)));
+}
+
+INLINE Halves narrowed(const Lanes &value, Float16) {
+    return reinterpret_cast<Halves>(_mm256_cvtps_ph(reinterpret_cast<__m256>(value), _MM_FROUND_TO_NEAREST_INT));
+}
+#else
+// Exponents of fp32 and fp16 have biases 127 and 15.
+INLINE Lanes widened(const Halves &halves, Float16) {
+    const Bits bits = widened(halves), top = (bits & 0x7c00) == 0x7c00 ? Bits{} + 0x7f800000 : Bits{};
+    const Lanes magnitude = reinterpret_cast<Lanes>((bits & 0x7fff) << 13) * 0x1p112f;  // of a subnormal number, too
+    return reinterpret_cast<Lanes>(reinterpret_cast<Bits>(magnitude) | top | (bits & 0x8000) << 16);
+}
+
+INLINE Halves narrowed(const Lanes &value, Float16) {
+    const Bits bits = reinterpret_cast<Bits>(value), magnitude = bits & 0x7fffffff;
+    const Bits normal = (magnitude + 0xfff + ((magnitude >> 13) & 1) - (112 << 23)) >> 13;
+    // The last bit of 0.5 is worth that of a subnormal number.
+    const Bits subnormal = reinterpret_cast<Bits>(reinterpret_cast<Lanes>(magnitude) + 0.5f) - (126 << 23);
+    const Bits beyond = magnitude > 255 << 23 ? Bits{} + 0x7e00 : Bits{} + 0x7c00;
+    const Bits small = magnitude < 113 << 23 ? subnormal : normal;
+    return narrowed((magnitude >= 143 << 23 ? beyond : small) | (bits >> 16 & 0x8000));
+}
+#endif
+
+template <typename Number>
+INLINE Lanes load(const Number *numbers) {
+    return widened(halves_at(numbers), Number());
+}
+
+template <typename Number>
+INLINE void store(Number *numbers, const Lanes &value) {
+    const Halves halves = narrowed(value, Number());
     std::memcpy(numbers, &halves, sizeof halves);
 }
+
+INLINE Lanes load(const float *numbers) { return *reinterpret_cast<const Unaligned *>(numbers); }
+INLINE void store(float *numbers, const Lanes &value) { *reinterpret_cast<Unaligned *>(numbers) = value; }
 
 // A number in every lane. To take zeros away is no work, unlike to add them, which changes -0.
 template <typename V = Lanes>
@@ -317,9 +374,9 @@ INLINE Lanes load(const float *numbers, Mask mask) {
     return reinterpret_cast<Lanes>(_mm512_maskz_loadu_ps(mask, numbers));
 }
 
-INLINE Lanes load(const uint16_t *numbers, Mask mask) {
-    const Halves halves = reinterpret_cast<Halves>(_mm256_maskz_loadu_epi16(mask, numbers));
-    return reinterpret_cast<Lanes>(widened(halves) << 16);
+template <typename Number>
+INLINE Lanes load(const Number *numbers, Mask mask) {
+    return widened(reinterpret_cast<Halves>(_mm256_maskz_loadu_epi16(mask, numbers)), Number());
 }
 
 INLINE Run load_run(const float *numbers, Mask mask) {
@@ -889,11 +946,15 @@ void write_as(const Map &map, int64_t image, const Block &block, const Grid &pix
 }
 
 void read(const Map &map, int64_t image, const Block &block, const Grid &pixels) {
-    (map.type == FLOAT32 ? read_as<float> : read_as<uint16_t>)(map, image, block, pixels);
+    (map.type == FLOAT32 ? read_as<float> : map.type == BFLOAT16 ? read_as<BFloat16> : read_as<Float16>)(
+        map, image, block, pixels
+    );
 }
 
 void write(const Map &map, int64_t image, const Block &block, const Grid &pixels) {
-    (map.type == FLOAT32 ? write_as<float> : write_as<uint16_t>)(map, image, block, pixels);
+    (map.type == FLOAT32 ? write_as<float> : map.type == BFLOAT16 ? write_as<BFloat16> : write_as<Float16>)(
+        map, image, block, pixels
+    );
 }
 
 // Uninitialised memory for some pixels.
@@ -918,10 +979,8 @@ T *row_of(const Map &map, int64_t image, int64_t channel, int64_t row) {
 
 float number_at(const Map &map, int64_t channel, int64_t row, int64_t column) {
     if (map.type == FLOAT32) return row_of(map, 0, channel, row)[column * map.column];
-    const uint32_t bits = uint32_t{row_of<uint16_t>(map, 0, channel, row)[column * map.column]} << 16;
-    float number;
-    std::memcpy(&number, &bits, sizeof number);
-    return number;
+    const Halves halves = Halves{} + row_of<uint16_t>(map, 0, channel, row)[column * map.column];
+    return (map.type == BFLOAT16 ? widened(halves, BFloat16()) : widened(halves, Float16()))[0];
 }
 
 int64_t divide_up(int64_t a, int64_t b) { return -floor_div(-a, b); }
@@ -1548,9 +1607,10 @@ int sw_mm_convolve(const int64_t *numbers, char *const *addresses, Parallel para
             job.band = std::max(job.band, divide_up(height, std::max<int64_t>(1, height / LEAST_ROLLED)));
         }
         const int64_t tasks = head.images * head.channels * job.bands();
-        const auto convolve = !rows.rolls                       ? run<ConvolveRows, Rows>
-                              : rows.result.type == FLOAT32 ? run<ConvolveStrips<float>, Rows>
-                                                            : run<ConvolveStrips<uint16_t>, Rows>;
+        const auto convolve = !rows.rolls                        ? run<ConvolveRows, Rows>
+                              : rows.result.type == FLOAT32  ? run<ConvolveStrips<float>, Rows>
+                              : rows.result.type == BFLOAT16 ? run<ConvolveStrips<BFloat16>, Rows>
+                                                             : run<ConvolveStrips<Float16>, Rows>;
         const bool done =
             run<PackRows>(rows, head.channels, parallel, threads) && convolve(rows, tasks, parallel, threads);
         return done ? 0 : 1;

@@ -27,7 +27,7 @@ _FLAGS = ('-std=c++17', '-O3', '-ffp-contract=fast', '-fno-math-errno', '-fPIC',
 # As PyTorch compiles its own kernels; what it finds in the processor decides here too.
 _VECTORS = {
     'AVX512': ('-mavx512f', '-mavx512bw', '-mavx512dq', '-mavx512vl', '-mavx2', '-mfma'),
-    'AVX2': ('-mavx2', '-mfma'),
+    'AVX2': ('-mavx2', '-mfma', '-mf16c'),
 }
 _SECONDS = 300
 

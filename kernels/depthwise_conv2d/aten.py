@@ -27,7 +27,8 @@ layer                          pass         contiguous   channels_last  here, co
 So the data gradient is a forward convolution with flipped kernels (at stride 1), and the weight gradient one in which
 the output's gradient slides over the input: a few contiguous images at a time, transposed if kernels are wide, or image
 by image in channels_last. Large kernels on large maps are products of spectra. Asymmetric padding becomes a few zero
-taps. fp16 is computed in fp32, and so is bf16 where oneDNN never returns.
+taps. fp16 is computed in fp32, but for forward passes on processors with arithmetic in fp16, and so is bf16 where
+oneDNN never returns.
 """
 
 from functools import lru_cache
@@ -47,6 +48,8 @@ _MAX_PADDING = 6
 _FAST_WIDTH = 15
 # oneDNN 3 hangs on bf16 in channels_last with kernels wider than 14 and up to this many channels.
 _MAX_ENDLESS_CHANNELS = 16
+# Whether oneDNN has kernels for fp16; its gradients take ten to a hundred times as long as those in fp32 all the same.
+HAS_FP16 = getattr(torch.ops.mkldnn, '_is_mkldnn_fp16_supported', bool)()
 # Multiply-adds on data, as oneDNN does them, that each point of a Fourier transform has to replace, and how much more a
 # point costs if a length is no power of two.
 _MACS_PER_POINT = {torch.contiguous_format: 130, torch.channels_last: 170}
@@ -103,7 +106,7 @@ def input_grad(grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, pad
         padding = left, input_size[1] - width, top, input_size[0] - height
         return forward(grad, weight.flip(2, 3), None, stride, padding, dilation)
     dtype, memory_format = grad.dtype, memory_format_of(grad)
-    grad, weight = _in_computable_dtype(grad, weight)
+    grad, weight = _in_differentiable_dtype(grad, weight)
     symmetric, rest = _symmetric_part(padding)
     padded_size = input_size[0] + rest[2] + rest[3], input_size[1] + rest[0] + rest[1]
     x = torch.empty(*grad.shape[:2], *padded_size, dtype=grad.dtype, device=grad.device, memory_format=memory_format)
@@ -162,7 +165,7 @@ def _direct_weight_grad(
     x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair
 ) -> Tensor:
     if _has_native_weight_grad(x, kernel_size, dilation):
-        x, grad = _in_computable_dtype(x, grad)
+        x, grad = _in_differentiable_dtype(x, grad)
         symmetric, rest = _symmetric_part(padding)
         x = F.pad(x, rest) if any(rest) else x
         weight = x.new_empty(x.shape[1], 1, *kernel_size)
@@ -316,13 +319,19 @@ def _symmetric_part(padding: Sides) -> tuple[Pair, Sides]:
 
 
 def _is_endless(x: Tensor) -> bool:
-    """Tell whether oneDNN takes far too long: for fp16 on most CPUs, or for ever, for bf16 with few channels."""
-    return x.dtype is torch.float16 or (x.dtype is torch.bfloat16 and x.shape[1] <= _MAX_ENDLESS_CHANNELS)
+    """Tell whether oneDNN takes far too long: for fp16 on most CPUs, or for ever, for 16 bits with few channels."""
+    if x.dtype is torch.float16 and not HAS_FP16:
+        return True
+    return x.dtype.itemsize < 4 and x.shape[1] <= _MAX_ENDLESS_CHANNELS
 
 
 def _in_computable_dtype(x: Tensor, *others: Tensor | None) -> list[Tensor | None]:
     endless = _is_endless(x)
     return [t.float() if endless and t is not None else t for t in (x, *others)]
+
+
+def _in_differentiable_dtype(x: Tensor, other: Tensor) -> list[Tensor | None]:
+    return [x.float(), other.float()] if x.dtype is torch.float16 else _in_computable_dtype(x, other)
 
 
 def _in_format(x: Tensor, memory_format: torch.memory_format) -> Tensor:

@@ -1,9 +1,9 @@
 """Depthwise convolution and its gradients on a CPU, in kernels compiled for it: any geometry, sums in fp32.
 
-Maps of any strides are read and written as they are. fp16 is computed in fp32 tensors, all else in registers. What
-oneDNN is better at, small kernels on channels_last maps, is left to it; on contiguous maps they have kernels of their
-own. Very large fp32 kernels on large maps are products of spectra where PyTorch has MKL: a forward pass of 31 x 31
-takes 0.6 to 0.8 of the time at 56 x 56, 0.5 to 0.6 at 128 x 128. An infinite pixel or NaN spoils its whole map there.
+Maps of any strides are read and written as they are. What oneDNN is better at, small kernels on channels_last maps, is
+left to it; on contiguous maps they have kernels of their own. Very large fp32 kernels on large maps are products of
+spectra where PyTorch has MKL: a forward pass of 31 x 31 takes 0.6 to 0.8 of the time at 56 x 56, 0.5 to 0.6 at
+128 x 128. An infinite pixel or NaN spoils its whole map there.
 """
 
 import struct
@@ -20,8 +20,7 @@ from .geometry import Pair, Sides, memory_format_of, output_size
 
 Geometry = tuple[Pair, Sides, Pair]  # stride, padding, dilation
 
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_TYPES = {torch.float32: 0, torch.bfloat16: 1}
+_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 # Up to so many taps that a pixel meets, a convolution of a channels_last map moves more than it computes, and oneDNN
 # does so better, since it needs no copy. It is more on maps from a certain size on.
 _FEW_TAPS = 25
@@ -104,7 +103,9 @@ def _planned_weight_grad(
 
 def leaves_to_onednn(x: Tensor, kernel_size: Pair, stride: Pair) -> bool:
     """Tell whether :func:`forward` leaves a convolution to PyTorch's own."""
-    if not _is_channels_last(x) or aten.has_slow_width(kernel_size, stride):
+    if memory_format_of(x) is not torch.channels_last or aten.has_slow_width(kernel_size, stride):
+        return False
+    if x.dtype is torch.float16 and not aten.HAS_FP16:
         return False
     large = x.shape[2] * x.shape[3] >= _LARGE_MAP
     return prod(kernel_size) <= prod(stride) * (_FEW_TAPS_ON_LARGE_MAPS if large else _FEW_TAPS)
@@ -112,7 +113,8 @@ def leaves_to_onednn(x: Tensor, kernel_size: Pair, stride: Pair) -> bool:
 
 def leaves_gradients_to_onednn(x: Tensor, kernel_size: Pair) -> bool:
     """Tell whether both gradients of :func:`forward` are left to PyTorch's own convolution."""
-    return x.dtype is torch.float32 and _is_channels_last(x) and prod(kernel_size) <= _FEW_TAPS_TO_DIFFERENTIATE
+    channels_last = memory_format_of(x) is torch.channels_last
+    return x.dtype is torch.float32 and channels_last and prod(kernel_size) <= _FEW_TAPS_TO_DIFFERENTIATE
 
 
 def _has_spectra(
@@ -197,13 +199,8 @@ class _Convolutions:
     ) -> None:
         _check(sources, geometries, kernels, bias)
         first, count = sources[0], 1 if summed else len(sources)
-        self._dtype, self._is_converted = (
-            first.dtype,
-            any(tensor.dtype not in _TYPES for tensor in (*sources, *kernels)),
-        )
-        sources, kernels = _readable(sources), _readable(kernels)
         result = torch.empty(
-            *first.shape[:2], *size, dtype=sources[0].dtype, device='meta', memory_format=memory_format_of(first)
+            *first.shape[:2], *size, dtype=first.dtype, device='meta', memory_format=memory_format_of(first)
         )
         self._results = [(result.shape, result.stride())] * count
         branches = [
@@ -218,8 +215,6 @@ class _Convolutions:
     def __call__(
         self, sources: Sequence[Tensor], kernels: Sequence[Tensor], bias: Tensor | None = None
     ) -> list[Tensor]:
-        if self._is_converted:
-            sources, kernels = _readable(sources), _readable(kernels)
         results = [sources[0].new_empty_strided(*result) for result in self._results]
         addresses = [tensor.data_ptr() for pair in zip(sources, kernels, strict=True) for tensor in pair]
         for result in results:
@@ -230,7 +225,7 @@ class _Convolutions:
         failed = self._compute(self._numbers, self._addresses.pack(*addresses), self._openmp, _get_num_threads())
         if failed:
             raise MemoryError(f'there is not enough memory to convolve a map of shape {tuple(sources[0].shape)}')
-        return results if self._dtype in _TYPES else [result.to(self._dtype) for result in results]
+        return results
 
 
 class _WeightGrads:
@@ -243,9 +238,8 @@ class _WeightGrads:
         if any(grad.shape != grads[0].shape for grad in grads):
             raise ValueError(f'gradients must be of one shape; got {[tuple(grad.shape) for grad in grads]}')
         images, channels = x.shape[:2]
-        self._dtype, kernels = x.dtype, [torch.empty(channels, 1, *size, device='meta') for size in kernel_sizes]
+        kernels = [torch.empty(channels, 1, *size, dtype=torch.float32, device='meta') for size in kernel_sizes]
         self._kernels = [(kernel.shape, kernel.stride()) for kernel in kernels]
-        x, *grads = _readable([x, *grads])
         gradients = [
             (*_map(grad), *_kernel(kernel), *_axes(*geometry))
             for grad, kernel, geometry in zip(grads, kernels, geometries, strict=True)
@@ -256,7 +250,6 @@ class _WeightGrads:
         self._compute, self._openmp = _native.library().sw_mm_weight_grads, _native.openmp()
 
     def __call__(self, x: Tensor, grads: Sequence[Tensor]) -> list[Tensor]:
-        x, *grads = _readable([x, *grads])
         kernels = [x.new_empty_strided(*kernel, dtype=torch.float32) for kernel in self._kernels]
         addresses = [tensor.data_ptr() for pair in zip(grads, kernels, strict=True) for tensor in pair]
         failed = self._compute(
@@ -264,11 +257,7 @@ class _WeightGrads:
         )
         if failed:
             raise MemoryError(f'there is not enough memory for gradients on a map of shape {tuple(x.shape)}')
-        return kernels if self._dtype is torch.float32 else [kernel.to(self._dtype) for kernel in kernels]
-
-
-def _is_channels_last(x: Tensor) -> bool:
-    return x.dtype in _TYPES and memory_format_of(x) is torch.channels_last
+        return kernels if x.dtype is torch.float32 else [kernel.to(x.dtype) for kernel in kernels]
 
 
 def _check(
@@ -279,8 +268,8 @@ def _check(
 ) -> None:
     """The kernels read memory: whoever calls the operators by themselves gets an error instead of a crash."""
     for tensor in (*maps, *kernels, *(() if bias is None else (bias,))):
-        if not tensor.is_cpu or tensor.dtype not in _DTYPES:
-            raise ValueError(f'tensors must be {_DTYPES} on the CPU; got {tensor.dtype} on {tensor.device}')
+        if not tensor.is_cpu or tensor.dtype not in _TYPES:
+            raise ValueError(f'tensors must be {tuple(_TYPES)} on the CPU; got {tensor.dtype} on {tensor.device}')
     first = maps[0]
     for tensor in maps:
         if tensor.dim() != 4 or tensor.shape[:2] != first.shape[:2]:
@@ -298,10 +287,6 @@ def _check(
 def _like(tensor: Tensor) -> tuple:
     """What a plan depends on in a tensor."""
     return tensor.shape, tensor.stride(), tensor.dtype, tensor.is_cpu
-
-
-def _readable(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [tensor if tensor.dtype in _TYPES else tensor.float() for tensor in tensors]
 
 
 def _packed(structures: Sequence[Sequence[int]]) -> bytes:

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sw_mm.kernels import depthwise_conv2d, depthwise_macs, use_backend
 from sw_mm.kernels._plans import Plans
-from sw_mm.kernels.depthwise_conv2d import aten, op, reference
+from sw_mm.kernels.depthwise_conv2d import aten, native, op, reference
 
 forward = torch.ops.sw_mm.depthwise_conv2d
 input_grad = torch.ops.sw_mm.depthwise_conv2d_input_grad
@@ -84,6 +84,29 @@ def test_equals_the_plain_form(case, channels_last, backend):
         assert_equals_the_plain_form(
             random_inputs(size, kernel_size, torch.float32, channels_last=channels_last), *geometry
         )
+
+
+@pytest.mark.parametrize('has_fp16', [False, aten.HAS_FP16])
+@pytest.mark.parametrize('channels', [3, 24])
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_fp16_with_and_without_onednn(channels_last, channels, has_fp16, cpu_backend, monkeypatch):
+    """A processor without arithmetic in fp16 has no kernels of oneDNN for it."""
+    monkeypatch.setattr(aten, 'HAS_FP16', has_fp16)
+    monkeypatch.setattr(op, '_plans', Plans())
+    monkeypatch.setattr(native, '_plans', Plans())
+    for size, kernel_size, geometry in (
+        ((9, 20), (3, 3), (1, (1, 1, 1, 1), 1)),
+        ((9, 20), (3, 17), (1, (8, 8, 1, 1), 1)),
+        ((9, 20), (5, 5), (2, (2, 1, 0, 3), 1)),
+        ((40, 40), (5, 5), (1, (2, 2, 2, 2), 1)),
+    ):
+        inputs = random_inputs(size, kernel_size, torch.float16, channels=channels, channels_last=channels_last)
+        assert_equals_the_plain_form(inputs, *geometry)
+        with torch.no_grad():
+            actual = depthwise_conv2d(*inputs, *geometry)
+        with use_backend('reference'):
+            expected = depthwise_conv2d(*(tensor.double() for tensor in inputs), *geometry)
+        assert (actual - expected).norm() <= 1e-3 * expected.norm()
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
