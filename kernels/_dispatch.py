@@ -141,8 +141,8 @@ def is_eager(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Tell whether an operator can be computed without going through PyTorch's dispatcher.
 
     It cannot if something wants to see the operator: a tracer, a mode that counts or fakes, a transform of functions, a
-    profiler, a subclass of tensors; a compiler is to be asked for before. Under autocast, the operator keeps what
-    computes it from being cast.
+    profiler, a subclass of tensors; callers look for a compiler first. Under autocast, the operator keeps what computes
+    it from being cast.
     """
     return (
         _is_plain(x)

@@ -175,11 +175,14 @@ INLINE Halves narrowed(const Lanes &value, Float16) {
     return reinterpret_cast<Halves>(_mm256_cvtps_ph(reinterpret_cast<__m256>(value), _MM_FROUND_TO_NEAREST_INT));
 }
 #else
-// Exponents of fp32 and fp16 have biases 127 and 15.
+// Exponents of fp32 and fp16 have biases 127 and 15. No operand is subnormal in fp32, which might count as zero.
 INLINE Lanes widened(const Halves &halves, Float16) {
-    const Bits bits = widened(halves), top = (bits & 0x7c00) == 0x7c00 ? Bits{} + 0x7f800000 : Bits{};
-    const Lanes magnitude = reinterpret_cast<Lanes>((bits & 0x7fff) << 13) * 0x1p112f;  // of a subnormal number, too
-    return reinterpret_cast<Lanes>(reinterpret_cast<Bits>(magnitude) | top | (bits & 0x8000) << 16);
+    const Bits bits = widened(halves), magnitude = bits & 0x7fff;
+    const Bits top = magnitude >= 0x7c00 ? Bits{} + (112 << 23) : Bits{};
+    const Bits normal = (magnitude << 13) + (112 << 23) + top;
+    const Lanes subnormal = __builtin_convertvector(reinterpret_cast<Integers>(magnitude), Lanes) * 0x1p-24f;
+    const Bits number = magnitude < 0x400 ? reinterpret_cast<Bits>(subnormal) : normal;
+    return reinterpret_cast<Lanes>(number | (bits & 0x8000) << 16);
 }
 
 INLINE Halves narrowed(const Lanes &value, Float16) {
@@ -547,8 +550,8 @@ Runs runs_of(int64_t rows, int64_t count, std::integer_sequence<int, I...>) {
 // With AVX-512, square kernels of few sizes roll down a strip of the map: SIZE rows of sums meet a row of pixels at
 // once, each with another row of taps. Then the oldest of them is done, and makes room for the next. So a pixel is
 // loaded as often as the kernel is wide, whatever its height. SIZE rows of sums, a column of taps and a pixel have to
-// fit the registers, for which 16 are too few. Rows are copied beside zeros, as fp32: some processors are slow to load by
-// masks.
+// fit the registers, for which 16 are too few. Rows are copied beside zeros, as fp32: some processors are slow to load
+// by masks.
 constexpr bool is_rolled(int64_t size) { return MASKS && (size == 3 || size == 5 || size == 7); }
 constexpr int most_rolled(int size) { return size < 7 ? 4 : 3; }
 

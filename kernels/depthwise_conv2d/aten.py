@@ -46,7 +46,8 @@ from .geometry import Pair, Sides, memory_format_of, output_size
 _MAX_PADDING = 6
 # Width of kernels that are fast on channels_last maps, unlike those of 10 to 13 columns.
 _FAST_WIDTH = 15
-# oneDNN 3 hangs on bf16 in channels_last with kernels wider than 14 and up to this many channels.
+# oneDNN 3 hangs on bf16 in channels_last with kernels wider than 14 and up to this many channels, where it gets no fp16
+# either.
 _MAX_ENDLESS_CHANNELS = 16
 # Whether oneDNN has kernels for fp16; its gradients take ten to a hundred times as long as those in fp32 all the same.
 HAS_FP16 = getattr(torch.ops.mkldnn, '_is_mkldnn_fp16_supported', bool)()

@@ -3,7 +3,8 @@
 Maps of any strides are read and written as they are. What oneDNN is better at, small kernels on channels_last maps, is
 left to it; on contiguous maps they have kernels of their own. Very large fp32 kernels on large maps are products of
 spectra where PyTorch has MKL: a forward pass of 31 x 31 takes 0.6 to 0.8 of the time at 56 x 56, 0.5 to 0.6 at
-128 x 128. An infinite pixel or NaN spoils its whole map there.
+128 x 128. An infinite pixel or NaN spoils its whole map there; and small kernels on contiguous maps multiply the zeros
+of the padding, so that an infinite tap gives NaN at the edges.
 """
 
 import struct
@@ -26,7 +27,7 @@ _TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _FEW_TAPS = 25
 _FEW_TAPS_ON_LARGE_MAPS = 49
 _LARGE_MAP = 1500
-# The same for the gradient of the kernels, in fp32; in bf16 oneDNN's is slower in any case.
+# The same for the gradient of the kernels, in fp32; in 16 bits oneDNN's is slower in any case.
 _FEW_TAPS_TO_DIFFERENTIATE = 9
 # Multiply-adds on data, as the compiled kernels do them, that each point of a Fourier transform has to replace: in a
 # convolution, and in the gradient of the kernels.
@@ -44,9 +45,7 @@ _plans = Plans()
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Convolve every channel with its own kernel; arguments and result are those of :func:`.aten.forward`."""
     key = 'forward', _like(x), _like(weight), None if bias is None else _like(bias), stride, padding, dilation
-    run = _plans.get(key)
-    if run is None:
-        run = _plans[key] = planned_forward(x, weight, bias, stride, padding, dilation)
+    run = _plans.get(key) or _plans.keep(key, planned_forward(x, weight, bias, stride, padding, dilation))
     return run(x, weight, bias)
 
 
@@ -64,9 +63,7 @@ def planned_forward(
 def input_grad(grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Gradient of :func:`forward` with respect to its input of the given size, in the memory format of ``grad``."""
     key = 'input_grad', _like(grad), _like(weight), input_size, stride, padding, dilation
-    run = _plans.get(key)
-    if run is None:
-        run = _plans[key] = _planned_input_grad(grad, weight, input_size, stride, padding, dilation)
+    run = _plans.get(key) or _plans.keep(key, _planned_input_grad(grad, weight, input_size, stride, padding, dilation))
     return run(grad, weight)
 
 
@@ -74,7 +71,7 @@ def _planned_input_grad(
     grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, padding: Sides, dilation: Pair
 ) -> Callable[[Tensor, Tensor], Tensor]:
     kernel_size, geometry = weight.shape[2:], (stride, padding, dilation)
-    # oneDNN takes a hundred times as long for this gradient in bf16 if there is a stride.
+    # oneDNN takes a hundred times as long for this gradient in 16 bits if there is a stride.
     onednn = leaves_to_onednn(grad, kernel_size, (1, 1)) and (stride == (1, 1) or grad.dtype is torch.float32)
     if onednn or _has_spectra(grad, input_size, kernel_size, *geometry):
         return lambda grad, weight: aten.input_grad(grad, weight, input_size, *geometry)
@@ -85,9 +82,7 @@ def _planned_input_grad(
 def weight_grad(x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Gradient of :func:`forward` with respect to its kernels ``(C, 1, kh, kw)``, accumulated in fp32."""
     key = 'weight_grad', _like(x), _like(grad), kernel_size, stride, padding, dilation
-    run = _plans.get(key)
-    if run is None:
-        run = _plans[key] = _planned_weight_grad(x, grad, kernel_size, stride, padding, dilation)
+    run = _plans.get(key) or _plans.keep(key, _planned_weight_grad(x, grad, kernel_size, stride, padding, dilation))
     return run(x, grad)
 
 
@@ -157,9 +152,9 @@ def convolve(
     """
     likes = tuple(_like(tensor) for tensor in (*sources, *kernels, *(() if bias is None else (bias,))))
     key = 'convolve', likes, tuple(geometries), size, bias is None, summed, transposed
-    run = _plans.get(key)
-    if run is None:
-        run = _plans[key] = _Convolutions(sources, kernels, geometries, size, bias, summed, transposed)
+    run = _plans.get(key) or _plans.keep(
+        key, _Convolutions(sources, kernels, geometries, size, bias, summed, transposed)
+    )
     return run(sources, kernels, bias)
 
 
@@ -178,9 +173,7 @@ def weight_grads(
         Gradients ``(C, 1, kh, kw)`` in the dtype of ``x``.
     """
     key = 'weight_grads', tuple(_like(tensor) for tensor in (x, *grads)), tuple(kernel_sizes), tuple(geometries)
-    run = _plans.get(key)
-    if run is None:
-        run = _plans[key] = _WeightGrads(x, grads, kernel_sizes, geometries)
+    run = _plans.get(key) or _plans.keep(key, _WeightGrads(x, grads, kernel_sizes, geometries))
     return run(x, grads)
 
 

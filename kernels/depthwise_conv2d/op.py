@@ -1,7 +1,6 @@
 """The public depthwise convolution: checks its arguments, crops the kernel to the map and picks a backend."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from math import prod
@@ -21,6 +20,7 @@ from .geometry import Pair, Sides, memory_format_of, output_size, part_on_map, t
 
 # Asked for at every call: to find them in PyTorch's modules takes as long again if caches are cold.
 _is_compiling, _is_grad_enabled = torch.compiler.is_compiling, torch.is_grad_enabled
+_is_batched = torch._C._functorch.is_legacy_batchedtensor  # of is_grads_batched
 # What the CPU backends are fast for; all else is left to PyTorch's own convolutions.
 _STEERED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # On a GPU, PyTorch's own convolutions are specialised for kernels up to this side.
@@ -89,14 +89,12 @@ def depthwise_conv2d(
             return _dispatched(x, weight, bias, stride, padding, dilation)
         if planned is None:
             plan = _plan(x, weight, bias, stride, padding, dilation)
-            planned = plan, _planned_forward(plan, x, weight, bias)
-            with suppress(TypeError):  # as above
-                _plans[key] = planned
-    plan, forward = planned
+            planned = _plans.keep(key, (plan, _planned_forward(plan, x, weight, bias)))
+    plan, compute = planned
     weight = take_part(weight, plan.part)
     if recorded and plan.backend != 'reference':
-        return _Recorded.apply(x, weight, bias, plan, forward)
-    return forward(x, weight, bias)
+        return _Recorded.apply(x, weight, bias, plan, compute)
+    return compute(x, weight, bias)
 
 
 def _dispatched(
@@ -119,11 +117,11 @@ class _Plan(NamedTuple):
     backend: str
 
 
-_Forward = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-_plans: dict[tuple, tuple[_Plan, _Forward]] = Plans()
+_Compute = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+_plans = Plans()  # each with what computes it
 
 
-def _planned_forward(plan: _Plan, x: Tensor, weight: Tensor, bias: Tensor | None) -> _Forward:
+def _planned_forward(plan: _Plan, x: Tensor, weight: Tensor, bias: Tensor | None) -> _Compute:
     """Give what computes a plan, for tensors like these, without PyTorch's dispatcher."""
     if plan.backend == 'native':
         return native.planned_forward(x, take_part(weight, plan.part), bias, *plan.geometry)
@@ -176,6 +174,8 @@ def _wants_plain_convolution(
 ) -> bool:
     """Tell whether the CPU backends have nothing to add: then even the overhead of an operator is too much."""
     if x.device.type != 'cpu' or _is_compiling() or torch.jit.is_tracing():
+        return False
+    if not all(isinstance(side, int) for side in x.shape[2:]):  # what make_fx leaves open
         return False
     if not aten.is_plain(x, weight, stride, padding, dilation):
         return False
@@ -373,15 +373,20 @@ class _Recorded(torch.autograd.Function):
     """The operator without PyTorch's dispatcher, which takes as long as a small convolution, where nobody looks."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan, forward: _Forward) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan, compute: _Compute) -> Tensor:
         ctx.geometry = *plan.geometry, plan.backend
         ctx.save_for_backward(x, weight)
-        return forward(x, weight, bias)
+        return compute(x, weight, bias)
 
     @staticmethod
     def backward(ctx, out_grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors  # once: checkpointing computes them when they are asked for
-        observed = _is_grad_enabled() or _is_compiling() or not _dispatch.is_eager(x, weight, out_grad)
+        observed = (
+            _is_grad_enabled()
+            or _is_compiling()
+            or _is_batched(out_grad)
+            or not _dispatch.is_eager(x, weight, out_grad)
+        )
         operators = (_input_grad, _weight_grad) if observed else (_compute_input_grad, _compute_weight_grad)
         return *_gradients(ctx, x, weight, out_grad, *operators), None, None
 

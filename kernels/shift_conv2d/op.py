@@ -137,24 +137,21 @@ _GEOMETRY = 'SymInt[] paddings, str backend'
     'sw_mm::shift_maps', mutates_args=(), schema=f'(Tensor x, Tensor[] kernels, {_GEOMETRY}) -> Tensor[]'
 )
 def _maps(x: Tensor, kernels: Sequence[Tensor], paddings: Sequence[int], backend: str) -> list[Tensor]:
-    maps = _implementation(backend).maps(x, kernels, _sides(paddings))
-    return [y.contiguous(memory_format=memory_format_of(x)) for y in maps]
+    return list(_implementation(backend).maps(x, kernels, _sides(paddings)))
 
 
 @torch.library.custom_op(
     'sw_mm::shift_folded', mutates_args=(), schema=f'(Tensor x, Tensor[] kernels, Tensor? bias, {_GEOMETRY}) -> Tensor'
 )
 def _folded(x: Tensor, kernels: Sequence[Tensor], bias: Tensor | None, paddings: Sequence[int], backend: str) -> Tensor:
-    out = _implementation(backend).folded(x, kernels, bias, _sides(paddings))
-    return out.contiguous(memory_format=memory_format_of(x))
+    return _implementation(backend).folded(x, kernels, bias, _sides(paddings))
 
 
 @torch.library.custom_op(
     'sw_mm::shift_input_grad', mutates_args=(), schema=f'(Tensor[] grads, Tensor[] kernels, {_GEOMETRY}) -> Tensor'
 )
 def _input_grad(grads: Sequence[Tensor], kernels: Sequence[Tensor], paddings: Sequence[int], backend: str) -> Tensor:
-    out = _implementation(backend).input_grad(grads, kernels, _sides(paddings))
-    return out.contiguous(memory_format=memory_format_of(grads[0]))
+    return _implementation(backend).input_grad(grads, kernels, _sides(paddings))
 
 
 @torch.library.custom_op(
@@ -166,7 +163,7 @@ def _weight_grads(
     x: Tensor, grads: Sequence[Tensor], kernels: Sequence[Tensor], paddings: Sequence[int], backend: str
 ) -> list[Tensor]:
     """Of the kernels, only the shapes matter."""
-    return [taps.contiguous() for taps in _implementation(backend).weight_grads(x, grads, kernels, _sides(paddings))]
+    return list(_implementation(backend).weight_grads(x, grads, kernels, _sides(paddings)))
 
 
 @_maps.register_fake

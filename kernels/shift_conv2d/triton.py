@@ -38,6 +38,7 @@ from .._triton import (
 )
 from .._tuned import Config, Key, find
 from ..depthwise_conv2d import triton as depthwise
+from ..depthwise_conv2d.geometry import memory_format_of
 from ..depthwise_conv2d.triton import conv_tile, is_fixed, tap_rows
 
 _Padding = tuple[int, int, int, int]
@@ -313,11 +314,12 @@ def maps(x: Tensor, kernels: Sequence[Tensor], paddings: Sequence[_Padding]) -> 
         paddings: For each of them zeros on the left, right, top and bottom, which keep the size of the map.
 
     Returns:
-        Three maps of the shape and dtype of ``x``, channels_last.
+        Three maps of the shape, dtype and memory format of ``x``.
     """
     launch = plan_maps(x, kernels, paddings)
     launch.run()
-    return tuple(launch.arguments[name] for name in ('out_horizontal', 'out_vertical', 'out_centre'))
+    results = (launch.arguments[name] for name in ('out_horizontal', 'out_vertical', 'out_centre'))
+    return tuple(result.contiguous(memory_format=memory_format_of(x)) for result in results)
 
 
 def folded(x: Tensor, kernels: Sequence[Tensor], bias: Tensor | None, paddings: Sequence[_Padding]) -> Tensor:
@@ -330,15 +332,15 @@ def folded(x: Tensor, kernels: Sequence[Tensor], bias: Tensor | None, paddings: 
         paddings: For each strip zeros on the left, right, top and bottom, which keep the size of the map.
 
     Returns:
-        A map of the shape and dtype of ``x``, channels_last.
+        A map of the shape, dtype and memory format of ``x``.
     """
     launch = plan_folded(x, kernels, bias, paddings)
     launch.run()
-    return launch.arguments['out']
+    return launch.arguments['out'].contiguous(memory_format=memory_format_of(x))
 
 
 def input_grad(grads: Sequence[Tensor], kernels: Sequence[Tensor], paddings: Sequence[_Padding]) -> Tensor:
-    """Gradient of :func:`maps` or :func:`folded` with respect to the input, channels_last.
+    """Gradient of :func:`maps` or :func:`folded` with respect to the input.
 
     Args:
         grads: Gradient of each branch; for :func:`folded` twice the same.
@@ -346,11 +348,11 @@ def input_grad(grads: Sequence[Tensor], kernels: Sequence[Tensor], paddings: Seq
         paddings: As in the forward pass.
 
     Returns:
-        The gradient in the dtype of ``grads``; the branches are added in fp32.
+        The gradient in the dtype of ``grads`` and the memory format of the first; the branches are added in fp32.
     """
     launch = plan_input_grad(grads, kernels, paddings)
     launch.run()
-    return launch.arguments['out']
+    return launch.arguments['out'].contiguous(memory_format=memory_format_of(grads[0]))
 
 
 def weight_grads(

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -183,6 +184,29 @@ def test_memory_format_is_kept(kernel_size, padding, dtype, cpu_backend):
     channels_last = x.detach().contiguous(memory_format=torch.channels_last)
     for part, kernels in ((channels_last, weight), (channels_last[:, 1:4], weight[1:4])):
         assert depthwise_conv2d(part, kernels, padding=padding).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_batched_gradients(cpu_backend):
+    """PyTorch computes them with tensors that hold no memory, after a call that was planned without."""
+    x, weight, bias = random_inputs((4, 5), (3, 3), torch.float32, channels=1, batch=1)
+    out = depthwise_conv2d(x, weight, bias, padding=1)
+    directions = torch.eye(out.numel()).view(-1, *out.shape)
+    actual = torch.autograd.grad(out, (x, weight, bias), directions, is_grads_batched=True)
+    plain = F.conv2d(x, weight, bias, padding=1)
+    expected = torch.autograd.grad(plain, (x, weight, bias), directions, is_grads_batched=True)
+    torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize('padding', [1, (2, 0, 1, 1)])
+def test_a_traced_program_may_leave_sizes_open(padding):
+    x, weight = torch.randn(2, 3, 8, 9), torch.randn(3, 1, 3, 3)
+
+    def call(x):
+        return depthwise_conv2d(x, weight, padding=padding)
+
+    traced = make_fx(call, tracing_mode='symbolic', _allow_non_fake_inputs=True)(x)
+    wider = torch.randn(1, 3, 11, 20)
+    torch.testing.assert_close(traced(wider), call(wider))
 
 
 @pytest.mark.parametrize('kernel_size', [(3, 3), (3, 13)])
