@@ -948,16 +948,19 @@ void write_as(const Map &map, int64_t image, const Block &block, const Grid &pix
     }
 }
 
+// Call a function with a number of the type.
+template <typename F>
+auto with_type(int64_t type, F &&function) {
+    if (type == FLOAT32) return function(float());
+    return type == BFLOAT16 ? function(BFloat16()) : function(Float16());
+}
+
 void read(const Map &map, int64_t image, const Block &block, const Grid &pixels) {
-    (map.type == FLOAT32 ? read_as<float> : map.type == BFLOAT16 ? read_as<BFloat16> : read_as<Float16>)(
-        map, image, block, pixels
-    );
+    with_type(map.type, [&](auto number) { read_as<decltype(number)>(map, image, block, pixels); });
 }
 
 void write(const Map &map, int64_t image, const Block &block, const Grid &pixels) {
-    (map.type == FLOAT32 ? write_as<float> : map.type == BFLOAT16 ? write_as<BFloat16> : write_as<Float16>)(
-        map, image, block, pixels
-    );
+    with_type(map.type, [&](auto number) { write_as<decltype(number)>(map, image, block, pixels); });
 }
 
 // Uninitialised memory for some pixels.
@@ -1610,12 +1613,12 @@ int sw_mm_convolve(const int64_t *numbers, char *const *addresses, Parallel para
             job.band = std::max(job.band, divide_up(height, std::max<int64_t>(1, height / LEAST_ROLLED)));
         }
         const int64_t tasks = head.images * head.channels * job.bands();
-        const auto convolve = !rows.rolls                        ? run<ConvolveRows, Rows>
-                              : rows.result.type == FLOAT32  ? run<ConvolveStrips<float>, Rows>
-                              : rows.result.type == BFLOAT16 ? run<ConvolveStrips<BFloat16>, Rows>
-                                                             : run<ConvolveStrips<Float16>, Rows>;
-        const bool done =
-            run<PackRows>(rows, head.channels, parallel, threads) && convolve(rows, tasks, parallel, threads);
+        const auto roll_down = [&](auto number) {
+            return run<ConvolveStrips<decltype(number)>>(rows, tasks, parallel, threads);
+        };
+        const bool done = run<PackRows>(rows, head.channels, parallel, threads) &&
+                          (rows.rolls ? with_type(rows.result.type, roll_down)
+                                      : run<ConvolveRows>(rows, tasks, parallel, threads));
         return done ? 0 : 1;
     }
     for (const Branch &branch : branches) {

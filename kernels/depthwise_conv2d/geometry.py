@@ -41,10 +41,15 @@ def part_on_map(
     Returns:
         Rows and columns, or None for all of them, and the padding that goes with them.
     """
-    if not all(isinstance(side, int) for side in size):
+    if is_open(size):
         return None, padding
     rows, columns, remaining = _reach(kernel_size, size, stride, padding, dilation)
     return None if remaining == padding else (rows, columns), remaining
+
+
+def is_open(size: Pair) -> bool:
+    """Tell whether a traced or exported program leaves a size open."""
+    return not all(isinstance(side, int) for side in size)
 
 
 def depthwise_macs(

@@ -44,9 +44,7 @@ _plans = Plans()
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Convolve every channel with its own kernel; arguments and result are those of :func:`.aten.forward`."""
-    key = 'forward', _like(x), _like(weight), None if bias is None else _like(bias), stride, padding, dilation
-    run = _plans.get(key) or _plans.keep(key, planned_forward(x, weight, bias, stride, padding, dilation))
-    return run(x, weight, bias)
+    return _planned(planned_forward, x, weight, bias, stride, padding, dilation)(x, weight, bias)
 
 
 def planned_forward(
@@ -62,9 +60,7 @@ def planned_forward(
 
 def input_grad(grad: Tensor, weight: Tensor, input_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Gradient of :func:`forward` with respect to its input of the given size, in the memory format of ``grad``."""
-    key = 'input_grad', _like(grad), _like(weight), input_size, stride, padding, dilation
-    run = _plans.get(key) or _plans.keep(key, _planned_input_grad(grad, weight, input_size, stride, padding, dilation))
-    return run(grad, weight)
+    return _planned(_planned_input_grad, grad, weight, input_size, stride, padding, dilation)(grad, weight)
 
 
 def _planned_input_grad(
@@ -81,9 +77,7 @@ def _planned_input_grad(
 
 def weight_grad(x: Tensor, grad: Tensor, kernel_size: Pair, stride: Pair, padding: Sides, dilation: Pair) -> Tensor:
     """Gradient of :func:`forward` with respect to its kernels ``(C, 1, kh, kw)``, accumulated in fp32."""
-    key = 'weight_grad', _like(x), _like(grad), kernel_size, stride, padding, dilation
-    run = _plans.get(key) or _plans.keep(key, _planned_weight_grad(x, grad, kernel_size, stride, padding, dilation))
-    return run(x, grad)
+    return _planned(_planned_weight_grad, x, grad, kernel_size, stride, padding, dilation)(x, grad)
 
 
 def _planned_weight_grad(
@@ -150,12 +144,8 @@ def convolve(
     Returns:
         The results, in the dtype and memory format of the first source.
     """
-    likes = tuple(_like(tensor) for tensor in (*sources, *kernels, *(() if bias is None else (bias,))))
-    key = 'convolve', likes, tuple(geometries), size, bias is None, summed, transposed
-    run = _plans.get(key) or _plans.keep(
-        key, _Convolutions(sources, kernels, geometries, size, bias, summed, transposed)
-    )
-    return run(sources, kernels, bias)
+    lists = list(sources), list(kernels), list(geometries)
+    return _planned(_Convolutions, *lists, size, bias, summed, transposed)(sources, kernels, bias)
 
 
 def weight_grads(
@@ -172,9 +162,7 @@ def weight_grads(
     Returns:
         Gradients ``(C, 1, kh, kw)`` in the dtype of ``x``.
     """
-    key = 'weight_grads', tuple(_like(tensor) for tensor in (x, *grads)), tuple(kernel_sizes), tuple(geometries)
-    run = _plans.get(key) or _plans.keep(key, _WeightGrads(x, grads, kernel_sizes, geometries))
-    return run(x, grads)
+    return _planned(_WeightGrads, x, list(grads), list(kernel_sizes), list(geometries))(x, grads)
 
 
 class _Convolutions:
@@ -277,9 +265,17 @@ def _check(
             raise ValueError(f'stride and dilation must be positive; got {stride} and {dilation}')
 
 
-def _like(tensor: Tensor) -> tuple:
-    """What a plan depends on in a tensor."""
-    return tensor.shape, tensor.stride(), tensor.dtype, tensor.is_cpu
+def _planned(make: Callable[..., Callable], *arguments: object) -> Callable:
+    """Give what is made of arguments, the same for all whose tensors have the same sizes, strides and dtypes."""
+    key = make, *map(_like, arguments)
+    return _plans.get(key) or _plans.keep(key, make(*arguments))
+
+
+def _like(argument: object) -> object:
+    """What a plan depends on in an argument; those that hold several tensors are lists."""
+    if isinstance(argument, Tensor):
+        return argument.shape, argument.stride(), argument.dtype, argument.is_cpu
+    return tuple(map(_like, argument)) if isinstance(argument, list) else argument
 
 
 def _packed(structures: Sequence[Sequence[int]]) -> bytes:

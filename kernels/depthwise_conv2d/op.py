@@ -16,7 +16,7 @@ from .. import _dispatch
 from .._plans import Plans
 from ..arguments import is_integer
 from . import aten, native, reference
-from .geometry import Pair, Sides, memory_format_of, output_size, part_on_map, take_part
+from .geometry import Pair, Sides, is_open, memory_format_of, output_size, part_on_map, take_part
 
 # Asked for at every call: to find them in PyTorch's modules takes as long again if caches are cold.
 _is_compiling, _is_grad_enabled = torch.compiler.is_compiling, torch.is_grad_enabled
@@ -126,7 +126,7 @@ def _planned_forward(plan: _Plan, x: Tensor, weight: Tensor, bias: Tensor | None
     if plan.backend == 'native':
         return native.planned_forward(x, take_part(weight, plan.part), bias, *plan.geometry)
     stride, (left, right, top, bottom), dilation = plan.geometry
-    if plan.backend == 'reference' and (left, top) == (right, bottom):
+    if plan.backend == 'reference' and (left, top) == (right, bottom):  # nothing that PyTorch's own call lacks
         padding, groups = (top, left), weight.shape[0]
         return lambda x, weight, bias: F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     forward = reference.depthwise_conv2d if plan.backend == 'reference' else implementation(plan.backend).forward
@@ -173,9 +173,7 @@ def _wants_plain_convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Sides, dilation: Pair
 ) -> bool:
     """Tell whether the CPU backends have nothing to add: then even the overhead of an operator is too much."""
-    if x.device.type != 'cpu' or _is_compiling() or torch.jit.is_tracing():
-        return False
-    if not all(isinstance(side, int) for side in x.shape[2:]):  # what make_fx leaves open
+    if x.device.type != 'cpu' or _is_compiling() or torch.jit.is_tracing() or is_open(x.shape[2:]):
         return False
     if not aten.is_plain(x, weight, stride, padding, dilation):
         return False

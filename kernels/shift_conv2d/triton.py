@@ -38,10 +38,8 @@ from .._triton import (
 )
 from .._tuned import Config, Key, find
 from ..depthwise_conv2d import triton as depthwise
-from ..depthwise_conv2d.geometry import memory_format_of
+from ..depthwise_conv2d.geometry import Sides, memory_format_of
 from ..depthwise_conv2d.triton import conv_tile, is_fixed, tap_rows
-
-_Padding = tuple[int, int, int, int]
 
 # Positions of a line whose sums one thread holds in registers, those of two maps at once if the line is longer, and the
 # sums of all rows of a program.
@@ -305,7 +303,7 @@ def shift_sum(
         )  # fmt: skip
 
 
-def maps(x: Tensor, kernels: Sequence[Tensor], paddings: Sequence[_Padding]) -> tuple[Tensor, Tensor, Tensor]:
+def maps(x: Tensor, kernels: Sequence[Tensor], paddings: Sequence[Sides]) -> tuple[Tensor, Tensor, Tensor]:
     """Shift-wise convolution as it is trained: the horizontal, the vertical and the centred map.
 
     Args:
@@ -322,7 +320,7 @@ def maps(x: Tensor, kernels: Sequence[Tensor], paddings: Sequence[_Padding]) -> 
     return tuple(result.contiguous(memory_format=memory_format_of(x)) for result in results)
 
 
-def folded(x: Tensor, kernels: Sequence[Tensor], bias: Tensor | None, paddings: Sequence[_Padding]) -> Tensor:
+def folded(x: Tensor, kernels: Sequence[Tensor], bias: Tensor | None, paddings: Sequence[Sides]) -> Tensor:
     """Shift-wise convolution as it is deployed: the sum of the strips and the bias.
 
     Args:
@@ -339,7 +337,7 @@ def folded(x: Tensor, kernels: Sequence[Tensor], bias: Tensor | None, paddings: 
     return launch.arguments['out'].contiguous(memory_format=memory_format_of(x))
 
 
-def input_grad(grads: Sequence[Tensor], kernels: Sequence[Tensor], paddings: Sequence[_Padding]) -> Tensor:
+def input_grad(grads: Sequence[Tensor], kernels: Sequence[Tensor], paddings: Sequence[Sides]) -> Tensor:
     """Gradient of :func:`maps` or :func:`folded` with respect to the input.
 
     Args:
@@ -356,7 +354,7 @@ def input_grad(grads: Sequence[Tensor], kernels: Sequence[Tensor], paddings: Seq
 
 
 def weight_grads(
-    x: Tensor, grads: Sequence[Tensor], kernels: Sequence[Tensor], paddings: Sequence[_Padding]
+    x: Tensor, grads: Sequence[Tensor], kernels: Sequence[Tensor], paddings: Sequence[Sides]
 ) -> tuple[Tensor, ...]:
     """Gradients of :func:`maps` or :func:`folded` with respect to their kernels, in the shapes of these."""
     return tuple(
@@ -365,7 +363,7 @@ def weight_grads(
     )
 
 
-def plan_maps(x: Tensor, kernels: Sequence[Tensor], paddings: Sequence[_Padding]) -> Launch:
+def plan_maps(x: Tensor, kernels: Sequence[Tensor], paddings: Sequence[Sides]) -> Launch:
     """Plan :func:`maps`; its results are the launch's arguments ``out_*``."""
     n, _, height, width = x.shape
     (strip_cross, strip), (column, column_cross), (_, centre) = _axes(kernels, paddings, (height, width), False)
@@ -392,12 +390,12 @@ def plan_maps(x: Tensor, kernels: Sequence[Tensor], paddings: Sequence[_Padding]
     return _launch(shift_maps, n * tiles, arguments, constants, max(2 * strip.tile, column.tile), key, config)
 
 
-def plan_folded(x: Tensor, kernels: Sequence[Tensor], bias: Tensor | None, paddings: Sequence[_Padding]) -> Launch:
+def plan_folded(x: Tensor, kernels: Sequence[Tensor], bias: Tensor | None, paddings: Sequence[Sides]) -> Launch:
     """Plan :func:`folded`; the launch's argument ``out`` is the result."""
     return _plan_sum((x, x), kernels, bias, paddings, transposed=False)
 
 
-def plan_input_grad(grads: Sequence[Tensor], kernels: Sequence[Tensor], paddings: Sequence[_Padding]) -> Launch:
+def plan_input_grad(grads: Sequence[Tensor], kernels: Sequence[Tensor], paddings: Sequence[Sides]) -> Launch:
     """Plan :func:`input_grad`; the launch's argument ``out`` is the result."""
     return _plan_sum(grads, kernels, None, paddings, transposed=True)
 
@@ -406,7 +404,7 @@ def _plan_sum(
     sources: Sequence[Tensor],
     kernels: Sequence[Tensor],
     bias: Tensor | None,
-    paddings: Sequence[_Padding],
+    paddings: Sequence[Sides],
     transposed: bool,
 ) -> Launch:
     n, _, height, width = sources[0].shape
@@ -441,7 +439,7 @@ def _plan_sum(
 
 
 def _axes(
-    kernels: Sequence[Tensor], paddings: Sequence[_Padding], size: tuple[int, int], transposed: bool
+    kernels: Sequence[Tensor], paddings: Sequence[Sides], size: tuple[int, int], transposed: bool
 ) -> list[tuple[Axis, Axis]]:
     """Vertical and horizontal axis of each branch."""
     return [

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sw_mm.kernels import depthwise_conv2d, depthwise_macs, use_backend
 from sw_mm.kernels._plans import Plans
-from sw_mm.kernels.depthwise_conv2d import aten, native, op, reference
+from sw_mm.kernels.depthwise_conv2d import aten, op, reference
 
 forward = torch.ops.sw_mm.depthwise_conv2d
 input_grad = torch.ops.sw_mm.depthwise_conv2d_input_grad
@@ -90,11 +90,9 @@ def test_equals_the_plain_form(case, channels_last, backend):
 @pytest.mark.parametrize('has_fp16', [False, aten.HAS_FP16])
 @pytest.mark.parametrize('channels', [3, 24])
 @pytest.mark.parametrize('channels_last', [False, True])
-def test_fp16_with_and_without_onednn(channels_last, channels, has_fp16, cpu_backend, monkeypatch):
+def test_fp16_with_and_without_onednn(channels_last, channels, has_fp16, cpu_backend, plan_anew, monkeypatch):
     """A processor without arithmetic in fp16 has no kernels of oneDNN for it."""
     monkeypatch.setattr(aten, 'HAS_FP16', has_fp16)
-    monkeypatch.setattr(op, '_plans', Plans())
-    monkeypatch.setattr(native, '_plans', Plans())
     for size, kernel_size, geometry in (
         ((9, 20), (3, 3), (1, (1, 1, 1, 1), 1)),
         ((9, 20), (3, 17), (1, (8, 8, 1, 1), 1)),
@@ -251,8 +249,7 @@ def test_arguments_can_be_said_in_many_ways():
     )
 
 
-def test_equal_calls_are_planned_once_and_others_anew(monkeypatch):
-    monkeypatch.setattr(op, '_plans', Plans())
+def test_equal_calls_are_planned_once_and_others_anew(plan_anew, monkeypatch):
     x, weight, bias = random_inputs((6, 9), (3, 5), torch.float32)
     for _ in range(2):
         depthwise_conv2d(x, weight, bias, padding=(1, 2))
